@@ -1,0 +1,44 @@
+"""The model card: what the model is, how to use it, what it was trained on."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+
+
+def write_model_card(directory: str | Path, results: dict[str, float] | None = None) -> Path:
+    """Writes `README.md` into a folder that [`m2c.training.train`] wrote.
+
+    Args:
+        directory: the folder; its `training.json` says what was run.
+        results: figures on the scenes test set in percent, if they were measured.
+
+    Returns:
+        The path of the card.
+    """
+    directory = Path(directory)
+    record = json.loads((directory / "training.json").read_text(encoding="utf-8"))
+    config = record["config"]
+    data = ModelCardData(
+        library_name="transformers",
+        tags=["composed-image-retrieval", "zero-shot", "clip", "m2c"],
+        base_model=config["model"] if _is_on_hub(config["model"]) else None,
+        datasets=[config["dataset"]] if _is_on_hub(config["dataset"]) else None,
+    )
+    names = {f"{key}_name": _public_name(config[key]) for key in ("model", "dataset")}
+    card = ModelCard.from_template(data, str(TEMPLATE), config=config, record=record, results=results, **names)
+    path = directory / "README.md"
+    card.save(path)
+    return path
+
+
+def _is_on_hub(name: str) -> bool:
+    return name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))
+
+
+def _public_name(name: str) -> str:
+    """A repository's name as it is; of a local folder only the last part, as its path is nobody's business."""
+    return name if _is_on_hub(name) else Path(name).name

@@ -1,0 +1,1 @@
+"""Data: image-caption pairs, triplets, and `scenes`, the procedural world of the quickstart."""

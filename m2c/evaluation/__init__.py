@@ -1,0 +1,1 @@
+"""Evaluation: metrics, and the rows that a composed retriever is compared with."""

@@ -1,0 +1,146 @@
+"""The quickstart: both stages on scenes, against the obvious alternatives."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from hub_cards import write_model_card
+from m2c.checkpoints import load_model, load_processor
+from m2c.data import scenes
+from m2c.evaluation.baselines import add, slerp
+from m2c.evaluation.encoding import encode_queries
+from m2c.evaluation.scenes_benchmark import ScenesBenchmark
+from m2c.training import TrainingConfig, train
+from m2c.training.trainer import build_data
+
+from .picture import draw_retrieval
+from .report import write_report
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of everything. The rest is what `train_accelerate.py` uses for scenes."""
+
+    pairs: int
+    stage1_steps: int
+    triplets: int
+    stage2_steps: int
+    queries: int
+
+
+FULL = Settings(pairs=6000, stage1_steps=276, triplets=2000, stage2_steps=300, queries=500)
+QUICK = Settings(pairs=1500, stage1_steps=60, triplets=800, stage2_steps=80, queries=100)
+
+SLERP_SHARE = 0.35
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that becomes `output` when all went well, and vanishes otherwise.
+
+    Raises:
+        FileExistsError: if `output` exists and is not an empty folder.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists already; choose another folder with --output, or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        yield partial
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+        output.chmod(0o755)  # mkdtemp's folders are private
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def quickstart(output: Path, settings: Settings = FULL, seed: int = 0, say: Callable[[str], None] = print) -> dict:
+    """Trains, measures and saves; returns what `report.json` holds.
+
+    Args:
+        output: folder to write `report.json`, `report.md`, `retrieval.png` and `model/` to; it appears when all is done.
+        settings: sizes.
+        seed: of training data, weights and order. The test set is always the same.
+        say: prints a line of progress.
+
+    Raises:
+        FileExistsError: if `output` exists and is not empty. Nothing in it is touched.
+    """
+    with new_folder(output) as folder:
+        started = time.time()
+        rows, benchmark, stage2_queries = _experiment(folder, settings, seed, say)
+        report = {
+            "command": f"m2c quickstart{' --quick' * (settings == QUICK)} --seed {seed}",
+            "settings": asdict(settings),
+            "seed": seed,
+            "gallery": len(benchmark.gallery),
+            "rows": rows,
+            "seconds": round(time.time() - started),
+        }
+        write_report(folder, report)
+        draw_retrieval(folder / "retrieval.png", benchmark, stage2_queries)
+        write_model_card(folder / "model", results=rows["M2C stage 2"])
+    return report
+
+
+def _experiment(folder: Path, settings: Settings, seed: int, say: Callable[[str], None]):
+    """Figures of every row, the benchmark, and the query features of the stage-2 model."""
+    say("1/5  scenes and the shipped CLIP: drawing and encoding the gallery")
+    clip, processor = load_model("scenes"), load_processor("scenes")
+    clip.eval()
+    benchmark = ScenesBenchmark.encode(scenes.composed_retrieval(settings.queries), clip, processor)
+    images, texts = benchmark.reference_features, benchmark.texts("modification", clip, processor)
+    rows = {
+        "image only": benchmark.score(images),
+        "text only": benchmark.score(texts),
+        "image + text": benchmark.score(add(images, texts)),
+        f"slerp {SLERP_SHARE}": benchmark.score(slerp(images, texts, SLERP_SHARE)),
+    }
+
+    def trained(config: TrainingConfig, features=None) -> torch.Tensor:
+        model, processor = train(config, features)
+        modifications = benchmark.data["queries"][:]["modification"]
+        return encode_queries(model, processor, benchmark.reference_images(), modifications)
+
+    say(f"2/5  encoding {settings.pairs} training images, two augmented views of each")
+    stage1 = TrainingConfig(
+        output_dir=str(folder / "stage1"), max_samples=settings.pairs, max_steps=settings.stage1_steps, seed=seed
+    )
+    features, _ = build_data(stage1, clip, processor)
+
+    say("3/5  for comparison: a token mapper alone (Pic2Word)")
+    mapper_only = TrainingConfig(
+        output_dir=str(folder / "mapper_only"),
+        max_samples=settings.pairs,
+        max_steps=settings.stage1_steps,
+        seed=seed,
+        mapper_only=True,
+    )
+    rows["mapper only (Pic2Word)"] = benchmark.score(trained(mapper_only, features))
+
+    say("4/5  M2C stage 1: token mapper and visual semantic injection")
+    rows["M2C stage 1"] = benchmark.score(trained(stage1, features))
+
+    say(f"5/5  M2C stage 2: composing adapters on {settings.triplets} triplets")
+    stage2 = TrainingConfig(
+        stage=2,
+        model=stage1.output_dir,
+        output_dir=str(folder / "model"),
+        max_samples=settings.triplets,
+        max_steps=settings.stage2_steps,
+        reference_negatives=True,
+        seed=seed,
+    )
+    queries = trained(stage2)
+    rows["M2C stage 2"] = benchmark.score(queries)
+    rows["ceiling: caption of the target"] = benchmark.score(benchmark.texts("target_caption", clip, processor))
+    shutil.rmtree(stage1.output_dir)
+    shutil.rmtree(mapper_only.output_dir)
+    return rows, benchmark, queries

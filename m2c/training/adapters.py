@@ -1,0 +1,28 @@
+"""The composing adapters of stage 2: LoRA on the composing text encoder, and on nothing else."""
+
+from peft import LoraConfig
+
+from modeling_m2c import M2CModel
+
+from .config import TrainingConfig
+
+
+# Anchored: the names alone would also hit the vision tower and CLIP's own text encoder.
+TARGET_MODULES = r"composing_encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+
+
+def add_composing_adapter(model: M2CModel, config: TrainingConfig) -> None:
+    """Puts new adapters on attention and MLP projections. Until trained they change nothing.
+
+    Raises:
+        ValueError: if the model already has adapters.
+    """
+    if model._hf_peft_config_loaded:
+        raise ValueError(f"{config.model!r} already has composing adapters; start stage 2 from what stage 1 wrote")
+    adapter = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=TARGET_MODULES,
+    )
+    model.add_adapter(adapter, adapter_name="default")

@@ -1,0 +1,105 @@
+"""Training samples: rows of a data set, augmented and prepared for the model."""
+
+import random
+
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from m2c.data.loading import read_image
+from processing_m2c import M2CProcessor
+
+
+PAIR_COLUMNS = ("image", "caption")
+TRIPLET_COLUMNS = ("reference", "target", "modification", "reference_caption")
+IMAGE_COLUMNS = {"image", "reference", "target"}
+
+
+def random_resized_crop(image: Image.Image, scale: tuple[float, float], size: int, rng: random.Random) -> Image.Image:
+    """A random part of the image as a square of `size` pixels.
+
+    `scale` bounds the part's share of the area; its shape is 3:4 to 4:3, as far as the image's own shape allows.
+    """
+    width, height = image.size
+    area = width * height * rng.uniform(*scale)
+    ratio = rng.uniform(0.75, 4 / 3)
+    crop_width = min(width, max(1, round((area * ratio) ** 0.5)))
+    crop_height = min(height, max(1, round(area / crop_width)))
+    left, top = rng.randint(0, width - crop_width), rng.randint(0, height - crop_height)
+    box = (left, top, left + crop_width, top + crop_height)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+class PairSamples(torch.utils.data.Dataset):
+    """Stage 1: two light augmentations of an image, and its caption.
+
+    View A (crop of 0.8-1.0 of the area, mirrored with probability `horizontal_flip`) feeds mapper and injection; view B
+    (crop of 0.9-1.0) is what the composed feature is to find. Augmentation depends on `seed`, epoch and row alone.
+    """
+
+    def __init__(self, rows: Dataset, processor: M2CProcessor, horizontal_flip: float, seed: int):
+        self.rows, self.processor, self.horizontal_flip, self.seed = rows, processor, horizontal_flip, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[index]
+        image = read_image(row, "image", index)
+        rng = random.Random(f"{self.seed}:{self.epoch}:{index}")
+        size = self.processor.image_processor.crop_size["height"]
+        view_a = random_resized_crop(image, (0.8, 1.0), size, rng)
+        if rng.random() < self.horizontal_flip:
+            view_a = view_a.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        view_b = random_resized_crop(image, (0.9, 1.0), size, rng)
+        return {"view_a": view_a, "view_b": view_b, "caption": row["caption"] or ""}
+
+    def collate(self, samples: list[dict]) -> dict[str, torch.Tensor]:
+        captions = self.processor(text=[sample["caption"] for sample in samples], return_tensors="pt")
+        return {
+            "view_a": _pixels(self.processor, samples, "view_a"),
+            "view_b": _pixels(self.processor, samples, "view_b"),
+            "caption_ids": captions.input_ids,
+            "caption_mask": captions.attention_mask,
+        }
+
+
+class TripletSamples(torch.utils.data.Dataset):
+    """Stage 2: reference image, target image, the composing prompt, and a caption of the reference image."""
+
+    def __init__(self, rows: Dataset, processor: M2CProcessor):
+        self.rows, self.processor = rows, processor
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing here depends on the epoch."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[index]
+        return {
+            "reference": read_image(row, "reference", index),
+            "target": read_image(row, "target", index),
+            "modification": row["modification"] or "",
+            "caption": row["reference_caption"] or "",
+        }
+
+    def collate(self, samples: list[dict]) -> dict[str, torch.Tensor]:
+        captions = self.processor(text=[sample["caption"] for sample in samples], return_tensors="pt")
+        prompts = self.processor.composed_prompt([sample["modification"] for sample in samples], return_tensors="pt")
+        return {
+            "reference": _pixels(self.processor, samples, "reference"),
+            "target": _pixels(self.processor, samples, "target"),
+            "caption_ids": captions.input_ids,
+            "caption_mask": captions.attention_mask,
+            **prompts,
+        }
+
+
+def _pixels(processor: M2CProcessor, samples: list[dict], key: str) -> torch.Tensor:
+    return processor(images=[sample[key] for sample in samples], return_tensors="pt").pixel_values

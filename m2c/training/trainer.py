@@ -1,0 +1,255 @@
+"""One training run, from a configuration to a folder that `AutoModel` loads."""
+
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from m2c.checkpoints import load_model, load_processor, save_retriever
+from m2c.data import scenes
+from m2c.data.loading import load_rows, undecoded
+from m2c.evaluation.metrics import rank_gallery, recall_at_k
+from modeling_m2c import M2CModel
+from processing_m2c import M2CProcessor
+
+from .adapters import add_composing_adapter
+from .checkpointing import load_checkpoint, register_checkpoint_hooks, save_checkpoint
+from .config import TrainingConfig
+from .features import CachedFeatures, encode_pairs, encode_triplets
+from .optimization import build_optimizer, build_schedule
+from .samples import IMAGE_COLUMNS, PAIR_COLUMNS, TRIPLET_COLUMNS, PairSamples, TripletSamples
+from .tasks import ComposingTask, MappingTask
+
+
+LOG = "log.jsonl"
+RECORD = "training.json"
+
+
+def train(config: TrainingConfig, features: CachedFeatures | None = None) -> tuple[M2CModel, M2CProcessor]:
+    """Runs one stage and writes model, processor, log and record to `config.output_dir`.
+
+    Args:
+        config: the run.
+        features: features of the training data encoded earlier by the same CLIP, to be used instead of reading it.
+
+    Returns:
+        The trained model in eval mode, and its processor.
+
+    Raises:
+        ValueError: for data, checkpoints or arguments that do not fit; the message names them.
+        FileExistsError: if the output folder exists and is not empty. Nothing in it is touched.
+    """
+    output_dir = prepare_output_dir(config)
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
+    )
+    set_seed(config.seed)
+    model, processor = build_model(config)
+    task = (MappingTask if config.stage == 1 else ComposingTask)(
+        model, processor.mapping_prompt(1, return_tensors="pt"), config
+    )
+    model.to(accelerator.device).eval()
+    if features is None:
+        data, held_out = build_data(config, model, processor)
+    else:
+        data, held_out = features, None
+    run = _Run(config, output_dir, accelerator, task, data, held_out)
+    run.fit()
+    if accelerator.is_main_process:
+        save_retriever(model, processor, output_dir)
+        run.write_record()
+    accelerator.wait_for_everyone()
+    return model.eval(), processor
+
+
+def prepare_output_dir(config: TrainingConfig) -> Path:
+    output_dir = Path(config.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise FileExistsError(f"{output_dir} is a file; choose another --output_dir")
+    if output_dir.is_dir() and any(output_dir.iterdir()) and config.resume is None:
+        raise FileExistsError(
+            f"{output_dir} exists and is not empty; choose another --output_dir, remove it, or continue it with --resume"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    return output_dir
+
+
+def build_model(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
+    """The model as it is before the first step: stage 1 adds new modules to a CLIP, stage 2 new adapters to stage 1."""
+    if config.stage == 1:
+        model = load_model(
+            config.model,
+            injection_layers=[] if config.mapper_only else config.injection_layers,
+            mapper_hidden_size=config.mapper_hidden_size,
+            injection_hidden_size=config.injection_hidden_size,
+        )
+    else:
+        model = load_model(config.model)
+        add_composing_adapter(model, config)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model, load_processor(config.model)
+
+
+def build_data(config: TrainingConfig, model: M2CModel, processor: M2CProcessor):
+    """Training data, as samples or as features of them, and features of the rows held out for validation."""
+    rows = _read_rows(config)
+    if config.max_samples is not None:
+        rows = rows.select(range(min(config.max_samples + config.validation_size, len(rows))))
+    if config.validation_size >= len(rows):
+        raise ValueError(f"--validation_size {config.validation_size} leaves nothing of {len(rows)} rows to train on")
+    split = len(rows) - config.validation_size
+
+    def samples_of(part: Dataset) -> PairSamples | TripletSamples:
+        if config.stage == 1:
+            return PairSamples(part, processor, config.horizontal_flip, config.seed)
+        return TripletSamples(part, processor)
+
+    def encode(part: Dataset, views: int) -> CachedFeatures:
+        return CachedFeatures.encode(samples_of(part), encoder(config), model, views, config.num_workers)
+
+    held_out = encode(rows.select(range(split, len(rows))), 1) if config.validation_size else None
+    training_rows = rows.select(range(split))
+    if config.cached_views == 0:
+        return samples_of(training_rows), held_out
+    return encode(training_rows, config.cached_views if config.stage == 1 else 1), held_out
+
+
+def encoder(config: TrainingConfig):
+    return encode_pairs if config.stage == 1 else encode_triplets
+
+
+def _read_rows(config: TrainingConfig) -> Dataset:
+    columns = PAIR_COLUMNS if config.stage == 1 else TRIPLET_COLUMNS
+    if config.dataset == "scenes":
+        draw = scenes.pairs if config.stage == 1 else scenes.triplets
+        rows = draw(config.max_samples + config.validation_size, seed=config.seed)
+        return undecoded(rows, IMAGE_COLUMNS & set(columns))
+    names = {column: getattr(config, f"{column}_column") for column in columns}
+    return load_rows(config.dataset, names, IMAGE_COLUMNS & set(columns), config.dataset_config, config.dataset_split)
+
+
+class _Run:
+    """The loop over steps, with its log, validation and checkpoints."""
+
+    def __init__(self, config, output_dir, accelerator, task, data, held_out):
+        self.config, self.output_dir, self.accelerator, self.held_out = config, output_dir, accelerator, held_out
+        if len(data) < config.batch_size * accelerator.num_processes:
+            raise ValueError(
+                f"--batch_size {config.batch_size} times {accelerator.num_processes} processes is more than the {len(data)} "
+                "rows to train on"
+            )
+        loader = DataLoader(
+            data,
+            config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=data.collate,
+            num_workers=0 if isinstance(data, CachedFeatures) else config.num_workers,
+        )
+        self.model, self.data = task.model, data
+        self.trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(task, config)
+        self.schedule = build_schedule(optimizer, config)
+        self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
+        register_checkpoint_hooks(accelerator)
+        accelerator.register_for_checkpointing(self.schedule)
+        self.step = load_checkpoint(accelerator, config.resume) if config.resume else 0
+        self.validation: dict[str, float] = {}
+
+    def fit(self) -> None:
+        started = time.time()
+        bar = tqdm(
+            total=self.config.max_steps,
+            initial=self.step,
+            desc=f"stage {self.config.stage}",
+            disable=not self.accelerator.is_main_process,
+        )
+        with bar:
+            for batch in self._batches():
+                terms = self._train_step(batch)
+                self.step += 1
+                bar.update()
+                if self.step % self.config.log_steps == 0 or self.step == self.config.max_steps:
+                    losses = self._log(terms, time.time() - started)
+                    bar.set_postfix(loss=f"{losses['loss']:.3f}")
+                self._periodically()
+
+    def _batches(self):
+        """Batches of the steps that are left, epoch after epoch; a resumed run goes on in the middle of its epoch."""
+        per_epoch = len(self.loader)
+        while self.step < self.config.max_steps:
+            epoch, done = divmod(self.step, per_epoch)
+            self.loader.set_epoch(epoch)
+            self.data.set_epoch(epoch)
+            for batch in skip_first_batches(self.loader, done) if done else self.loader:
+                yield batch
+                if self.step >= self.config.max_steps:
+                    return
+
+    def _train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.task.train()
+        if not isinstance(self.data, CachedFeatures):
+            with self.accelerator.autocast():
+                batch = encoder(self.config)(self.model, batch)
+        with self.accelerator.autocast():
+            terms = self.task(**batch)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(terms["loss"])
+        self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return terms
+
+    def _log(self, terms: dict[str, torch.Tensor], seconds: float) -> dict[str, float]:
+        losses = {name: self.accelerator.reduce(value.detach(), "mean").item() for name, value in terms.items()}
+        if not math.isfinite(losses["loss"]):
+            raise ValueError(f"the loss is {losses['loss']} at step {self.step}; try a lower --learning_rate")
+        rate = self.schedule.get_last_lr()[0]
+        self._write({"step": self.step, **losses, "learning_rate": rate, "seconds": round(seconds, 1)})
+        return losses
+
+    def _periodically(self) -> None:
+        config, last = self.config, self.step == self.config.max_steps
+        if self.held_out is not None and (self.step % config.eval_steps == 0 or last):
+            self.validation = self._validate()
+            self._write({"step": self.step, **self.validation})
+        if config.checkpoint_steps and (self.step % config.checkpoint_steps == 0 or last):
+            save_checkpoint(self.accelerator, self.output_dir, self.step)
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Recall among the held-out rows: of view B in stage 1, of the target image in stage 2."""
+        task = self.accelerator.unwrap_model(self.task).eval()
+        found = []
+        for start in range(0, len(self.held_out), 256):
+            batch = self.held_out.__getitems__(list(range(start, min(start + 256, len(self.held_out)))))
+            found.append(task.retrieve(**{name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}))
+        queries, answers = (torch.cat(parts).cpu() for parts in zip(*found))
+        rankings = rank_gallery(queries, answers, k=10)
+        return {f"validation_recall@{k}": recall_at_k(rankings, range(len(queries)), k) for k in (1, 5, 10)}
+
+    def _write(self, entry: dict) -> None:
+        if self.accelerator.is_main_process:
+            with open(self.output_dir / LOG, "a", encoding="utf-8") as log:
+                log.write(json.dumps(entry) + "\n")
+
+    def write_record(self) -> None:
+        """What was run: the configuration, the size of data and model, and the last validation."""
+        record = {
+            "config": asdict(self.config),
+            "processes": self.accelerator.num_processes,
+            "training_rows": len(self.data),
+            "trained_parameters": sum(parameter.numel() for parameter in self.trained),
+            **self.validation,
+        }
+        (self.output_dir / RECORD).write_text(json.dumps(record, indent=2) + "\n")

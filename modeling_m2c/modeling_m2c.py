@@ -1,0 +1,207 @@
+"""M2C: CLIP as a composed image retriever."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import CLIPModel
+from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPOutput
+from transformers.utils import ModelOutput
+
+from .configuration_m2c import M2CConfig
+from .token_mapper import TokenMapper, VisualSemanticInjection
+
+
+@dataclass
+class ReferenceEncoding(ModelOutput):
+    """What a reference image contributes to a composed query; independent of the text.
+
+    Args:
+        pseudo_word (`torch.Tensor` of shape `(batch_size, text_hidden_size)`):
+            The pseudo-word token: takes the place of an input embedding.
+        patches (`tuple[torch.Tensor]`, one of shape `(batch_size, num_patches, injection_hidden_size)` per injection layer):
+            The patches as the injections see them.
+    """
+
+    pseudo_word: torch.Tensor | None = None
+    patches: tuple[torch.Tensor, ...] | None = None
+
+
+class M2CModel(CLIPModel):
+    """CLIP with a token mapper and visual semantic injection, for composed image retrieval (arXiv 2504.17990).
+
+    [`~CLIPModel.get_image_features`] and [`~CLIPModel.get_text_features`] are CLIP's own, whatever was trained: composed
+    queries run through `composing_encoder`, which shares the weights of CLIP's text encoder until an adapter is put on it.
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoModel, AutoProcessor
+
+    >>> model = AutoModel.from_pretrained("you/m2c-clip", trust_remote_code=True)
+    >>> processor = AutoProcessor.from_pretrained("you/m2c-clip", trust_remote_code=True)
+
+    >>> query = model.get_composed_features(**processor(images=reference, text="is red", return_tensors="pt"))
+    >>> gallery = model.get_image_features(**processor(images=pictures, return_tensors="pt"))
+    ```
+    """
+
+    config: M2CConfig
+    config_class = M2CConfig
+
+    def __init__(self, config: M2CConfig):
+        super().__init__(config)
+        self.composing_encoder = CLIPEncoder(self.text_model.config)
+        self.token_mapper = TokenMapper(config)
+        self.semantic_injection = VisualSemanticInjection(config) if config.injection_layers else None
+        # On the instance, as CLIPModel's own __init__ resolves the names before composing_encoder exists.
+        self._tied_weights_keys = {r"composing_encoder\.(?!.*lora_)": r"text_model\.encoder\."}
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.embeddings.token_embedding
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.text_model.embeddings.token_embedding = value
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, (TokenMapper, VisualSemanticInjection)):
+            # Scaled to the fan-in, as the published modules were: ReLU layers with CLIP's std of 0.02 would start out silent.
+            for child in module.modules():
+                if isinstance(child, (nn.Linear, nn.Conv2d)):
+                    init.kaiming_uniform_(child.weight, a=5**0.5)
+
+    def get_image_tokens(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
+        """All vision tokens in the space of CLIP's image embedding.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`).
+            interpolate_pos_encoding (`bool`): whether to accept other image sizes than the checkpoint's.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, 1 + num_patches, projection_dim)`; token 0 is CLIP's image embedding,
+            un-normalised.
+        """
+        vision = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        return self.visual_projection(self.vision_model.post_layernorm(vision.last_hidden_state))
+
+    def encode_reference(self, image_tokens: torch.Tensor, grid: tuple[int, int] | None = None) -> ReferenceEncoding:
+        """The image side of a composed query.
+
+        Args:
+            image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, projection_dim)`): from `get_image_tokens`.
+            grid (`tuple[int, int]`, *optional*): rows and columns of the patches; a square by default.
+
+        Raises:
+            ValueError: if the number of patches does not fit the grid.
+        """
+        patches = ()
+        if self.semantic_injection is not None:
+            patches = self.semantic_injection.encode_patches(image_tokens[:, 1:], grid)
+        return ReferenceEncoding(pseudo_word=self.token_mapper(image_tokens[:, 0]), patches=patches)
+
+    def compose(
+        self,
+        reference: ReferenceEncoding,
+        input_ids: torch.LongTensor,
+        pseudo_word_position: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """The text side of a composed query: runs a prompt with the pseudo-word of a reference image.
+
+        Args:
+            reference ([`ReferenceEncoding`]): from `encode_reference`.
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): the prompt.
+            pseudo_word_position (`torch.LongTensor` of shape `(batch_size,)`): where in the prompt the pseudo-word stands.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*).
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]; `pooler_output` of shape
+            `(batch_size, projection_dim)` is the composed feature, un-normalised.
+        """
+        rows = torch.arange(input_ids.shape[0], device=input_ids.device)
+        end_of_text = self._end_of_text_position(input_ids)
+        at_pseudo_word = torch.arange(input_ids.shape[1], device=input_ids.device) == pseudo_word_position[:, None]
+
+        embeddings = self.text_model.embeddings
+        tokens = embeddings.token_embedding(input_ids)
+        pseudo_word = reference.pseudo_word[:, None].to(tokens.dtype)
+        hidden_states = embeddings(inputs_embeds=torch.where(at_pseudo_word[..., None], pseudo_word, tokens))
+        mask = create_causal_mask(
+            config=self.text_model.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=None,
+        )
+        patches = dict(zip(self.config.injection_layers, reference.patches))
+        for index, layer in enumerate(self.composing_encoder.layers):
+            hidden_states = layer(hidden_states, mask, is_causal=True)
+            if index in patches:
+                injected = self.semantic_injection.blocks[str(index)](
+                    hidden_states[rows, pseudo_word_position], hidden_states[rows, end_of_text], patches[index]
+                )
+                hidden_states = torch.where(at_pseudo_word[..., None], hidden_states + injected[:, None], hidden_states)
+
+        hidden_states = self.text_model.final_layer_norm(hidden_states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=self.text_projection(hidden_states[rows, end_of_text]),
+        )
+
+    def _end_of_text_position(self, input_ids: torch.LongTensor) -> torch.LongTensor:
+        eos_token_id = self.text_model.config.eos_token_id
+        # int: ONNX has no argmax over int64.
+        if eos_token_id == 2:
+            # Checkpoints with this id are older than transformers' fix of it; there end-of-text is the highest token id.
+            return input_ids.int().argmax(dim=-1)
+        return (input_ids == eos_token_id).int().argmax(dim=-1)
+
+    def get_composed_features(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.Tensor,
+        pseudo_word_position: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> BaseModelOutputWithPooling:
+        """Features of composed queries: a reference image and a modification text each.
+
+        Takes what [`M2CProcessor`] returns for `images` and `text`.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): prompts with a pseudo-word.
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): reference images.
+            pseudo_word_position (`torch.LongTensor` of shape `(batch_size,)`): where the pseudo-word stands.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*).
+            interpolate_pos_encoding (`bool`): whether to accept other image sizes than the checkpoint's.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]; `pooler_output` of shape
+            `(batch_size, projection_dim)`, un-normalised, to be compared by cosine with `get_image_features`.
+        """
+        patch_size = self.config.vision_config.patch_size
+        grid = (pixel_values.shape[-2] // patch_size, pixel_values.shape[-1] // patch_size)
+        image_tokens = self.get_image_tokens(pixel_values, interpolate_pos_encoding)
+        reference = self.encode_reference(image_tokens, grid)
+        return self.compose(reference, input_ids, pseudo_word_position, attention_mask)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pseudo_word_position: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling | CLIPOutput:
+        """Composed features when the inputs hold a pseudo-word (see `get_composed_features`), else CLIP's own forward."""
+        if pseudo_word_position is None:
+            return super().forward(input_ids, pixel_values, attention_mask, **kwargs)
+        return self.get_composed_features(input_ids, pixel_values, pseudo_word_position, attention_mask, **kwargs)
+
+
+__all__ = ["M2CModel", "ReferenceEncoding"]

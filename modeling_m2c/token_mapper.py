@@ -1,0 +1,162 @@
+"""The modules that M2C adds to CLIP: the token mapper and the visual semantic injection."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .configuration_m2c import M2CConfig
+
+
+class TokenMapper(nn.Module):
+    """Maps an image embedding to a pseudo-word token: phi of Pic2Word and of M2C, section "token mapper".
+
+    `(batch_size, projection_dim)`, un-normalised, becomes `(batch_size, text_hidden_size)`, an input embedding of the text
+    tower. Three linear layers; the activation decides between Pic2Word/M2C (ReLU) and SEARLE/LinCIR (GELU).
+    """
+
+    def __init__(self, config: M2CConfig):
+        super().__init__()
+        hidden_size = config.mapper_hidden_size
+        self.fc1 = nn.Linear(config.projection_dim, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, hidden_size)
+        self.fc_out = nn.Linear(hidden_size, config.text_config.hidden_size)
+        self.activation = ACT2FN[config.mapper_hidden_act]
+        self.dropout = nn.Dropout(config.mapper_dropout)
+
+    def forward(self, image_embeds: torch.Tensor) -> torch.Tensor:
+        hidden = self.activation(self.dropout(self.fc1(image_embeds)))
+        hidden = self.activation(self.dropout(self.fc2(hidden)))
+        return self.fc_out(hidden)
+
+
+class InjectionMLP(nn.Module):
+    """Linear - Dropout - ReLU, twice. `(..., in_features)` becomes `(..., out_features)`, never negative."""
+
+    def __init__(self, in_features: int, out_features: int, dropout: float):
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, out_features)
+        self.fc2 = nn.Linear(out_features, out_features)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.dropout(self.fc1(hidden_states)).relu()
+        return self.dropout(self.fc2(hidden_states)).relu()
+
+
+class InjectionCrossAttention(nn.Module):
+    """One cross-attention layer: the pseudo-word, steered by end-of-text, looks at the patches.
+
+    `LayerNorm(x + Dropout(Linear(GELU(Linear(attention(x + eos, patches))))))`: the attention has no residual of its own, and
+    eos is part of the query without entering the residual stream.
+    """
+
+    def __init__(self, config: M2CConfig):
+        super().__init__()
+        width = config.injection_hidden_size
+        self.num_heads = config.injection_num_attention_heads
+        self.attention_dropout = config.injection_dropout
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.fc1 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width)
+        self.layer_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.injection_dropout)
+
+    def _heads(self, states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, pseudo_word: torch.Tensor, end_of_text: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        query = self.q_proj(pseudo_word + end_of_text)[:, None]
+        attended = nn.functional.scaled_dot_product_attention(
+            self._heads(query),
+            self._heads(self.k_proj(patches)),
+            self._heads(self.v_proj(patches)),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        attended = self.out_proj(attended.transpose(1, 2).flatten(2))[:, 0]
+        update = self.fc2(nn.functional.gelu(self.fc1(attended)))
+        return self.layer_norm(pseudo_word + self.dropout(update))
+
+
+class InjectionBlock(nn.Module):
+    """The injection after one text block.
+
+    The patch side depends on the image alone, so `encode_patches` is apart from the text side: one encoding serves every
+    text that is asked about an image.
+    """
+
+    def __init__(self, config: M2CConfig):
+        super().__init__()
+        hidden_size, width = config.text_config.hidden_size, config.injection_hidden_size
+        dropout = config.injection_dropout
+        self.conv = nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden_size)
+        self.pseudo_word_mlp = InjectionMLP(hidden_size, width, dropout)
+        self.patch_mlp = InjectionMLP(hidden_size, width, dropout)
+        self.end_of_text_mlp = InjectionMLP(hidden_size, width, dropout)
+        self.layers = nn.ModuleList(InjectionCrossAttention(config) for _ in range(config.injection_num_layers))
+        self.out_mlp = InjectionMLP(width, hidden_size, dropout)
+
+    def encode_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """
+        Args:
+            patches (`torch.Tensor` of shape `(batch_size, num_patches, text_hidden_size)`): projected patch tokens.
+            grid (`tuple[int, int]`): rows and columns of the patches.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_patches, injection_hidden_size)`.
+        """
+        picture = patches.transpose(1, 2).unflatten(2, grid)
+        picture = self.norm(self.conv(picture)).relu()
+        return self.patch_mlp(picture.flatten(2).transpose(1, 2))
+
+    def forward(self, pseudo_word: torch.Tensor, end_of_text: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pseudo_word (`torch.Tensor` of shape `(batch_size, text_hidden_size)`): hidden state at the pseudo-word.
+            end_of_text (`torch.Tensor` of shape `(batch_size, text_hidden_size)`): hidden state at end-of-text.
+            patches (`torch.Tensor` of shape `(batch_size, num_patches, injection_hidden_size)`): from `encode_patches`.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, text_hidden_size)`: what to add to the pseudo-word's hidden state.
+        """
+        states = self.pseudo_word_mlp(pseudo_word)
+        steering = self.end_of_text_mlp(end_of_text)
+        for layer in self.layers:
+            states = layer(states, steering, patches)
+        return self.out_mlp(states)
+
+
+class VisualSemanticInjection(nn.Module):
+    """Visual semantic injection (M2C, section of that name): one [`InjectionBlock`] for each of `config.injection_layers`.
+
+    The blocks share the projection of the image's patch tokens into the text tower's space, and no other weight.
+    """
+
+    def __init__(self, config: M2CConfig):
+        super().__init__()
+        self.projection = nn.Linear(config.projection_dim, config.text_config.hidden_size)
+        self.blocks = nn.ModuleDict({str(layer): InjectionBlock(config) for layer in config.injection_layers})
+
+    def encode_patches(self, patches: torch.Tensor, grid: tuple[int, int] | None = None) -> tuple[torch.Tensor, ...]:
+        """
+        Args:
+            patches (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`): image tokens without the first.
+            grid (`tuple[int, int]`, *optional*): rows and columns of the patches; a square by default.
+
+        Returns:
+            One `torch.Tensor` of shape `(batch_size, num_patches, injection_hidden_size)` for each block.
+
+        Raises:
+            ValueError: if the number of patches does not fit the grid.
+        """
+        rows, columns = grid or (int(patches.shape[1] ** 0.5),) * 2
+        if rows * columns != patches.shape[1]:
+            raise ValueError(f"{patches.shape[1]} patches do not form a grid of {rows} x {columns}; pass grid=(rows, columns)")
+        projected = self.projection(patches)
+        return tuple(block.encode_patches(projected, (rows, columns)) for block in self.blocks.values())
+
+
+__all__ = ["InjectionBlock", "TokenMapper", "VisualSemanticInjection"]

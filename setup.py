@@ -1,0 +1,39 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+REQUIRED = [
+    "torch>=2.6",
+    "transformers>=5.20,<6",
+    "huggingface_hub>=1.0",
+    "datasets>=4.4",
+    "accelerate>=1.12",
+    "peft>=0.18",
+    "safetensors>=0.4",
+    "Pillow>=11",
+    "numpy>=1.26",
+    "tqdm>=4.66",
+    "typer>=0.15",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
+]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"]
+EXTRAS = {"test": TEST, "dev": TEST}
+
+setup(
+    name="m2c",
+    version="0.1.0",
+    description="Zero-shot composed image retrieval: turn any CLIP into a retriever that takes a picture and words",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["m2c*", "modeling_m2c", "processing_m2c", "hub_cards"]),
+    py_modules=["train_accelerate"],
+    scripts=["train_accelerate.py"],
+    package_data={"m2c.data.scenes": ["clip/*"], "hub_cards": ["templates/*.md"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["m2c = m2c.cli:app"]},
+)

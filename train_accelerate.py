@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Makes a composed image retriever from a CLIP, in two stages. Commands to copy:
+
+Try it: stage 1, then stage 2, on the scenes that ship with the package (a few minutes on two cores).
+
+    python train_accelerate.py --output_dir stage1
+    python train_accelerate.py --stage 2 --model stage1 --output_dir stage2 --reference_negatives
+
+Stage 1 (mapping) on image-caption pairs of the Hub or of a folder, one GPU, then eight:
+
+    python train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs --output_dir stage1 \
+        --mixed_precision bf16 --num_workers 8
+    accelerate launch --num_processes 8 train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs \
+        --batch_size 128 --output_dir stage1 --mixed_precision bf16 --num_workers 8
+
+Stage 2 (composing) on triplets:
+
+    python train_accelerate.py --stage 2 --model stage1 --dataset my/triplets --output_dir stage2 \
+        --reference_column reference --target_column target --modification_column modification
+
+Go on after an interruption, from a checkpoint that --checkpoint_steps wrote:
+
+    python train_accelerate.py --output_dir stage1 --resume stage1/checkpoints/step_000100
+
+Installed with the package, the same script is the command `m2c train`.
+"""
+
+import sys
+
+from transformers import HfArgumentParser
+
+from hub_cards import write_model_card
+from m2c.training import TrainingConfig, train
+
+
+def parse_args(argv: list[str] | None = None) -> TrainingConfig:
+    parser = HfArgumentParser(TrainingConfig, description=__doc__, prog="train_accelerate.py")
+    (config,) = parser.parse_args_into_dataclasses(argv)
+    return config
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    try:
+        config = parse_args(argv)
+        train(config)
+        write_model_card(config.output_dir)
+    except (ValueError, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was written so far is kept, see --resume", file=sys.stderr)
+        return 130
+    print(f"done: {config.output_dir} loads with AutoModel.from_pretrained({config.output_dir!r}, trust_remote_code=True)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
