@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPConfig
 from transformers.utils import logging as transformers_logging
 
@@ -36,7 +37,7 @@ def load_model(name: str, **config_overrides) -> M2CModel:
             raise ValueError(f"it is a {config.model_type!r} model, not a CLIP")
         config = M2CConfig(**{**config.to_dict(), "model_type": "m2c", **config_overrides})
         return _without_load_report(M2CModel.from_pretrained, path, config=config, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load a CLIP from {name!r}: {error}") from error
 
 
@@ -62,11 +63,12 @@ def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Pa
     """Writes weights, adapter, processor and code: a folder that `AutoModel.from_pretrained` loads.
 
     The weights are those of the model without its adapters; an adapter, if there is one, lies beside them, as
-    [`~transformers.PreTrainedModel.from_pretrained`] expects it.
+    [`~transformers.PreTrainedModel.from_pretrained`] expects it. Weights that half precision holds exactly, as those of most
+    published CLIPs, are stored in it; nothing is rounded.
     """
     directory = Path(directory)
     base_weights = {
-        name.replace(".base_layer.", "."): tensor
+        name.replace(".base_layer.", "."): _narrow(tensor)
         for name, tensor in model.state_dict().items()
         if "lora_" not in name and not name.startswith("composing_encoder.")
     }
@@ -77,6 +79,11 @@ def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Pa
         model.save_pretrained(directory)
         _forget_base_path(directory / "adapter_config.json")
     processor.save_pretrained(directory)
+
+
+def _narrow(tensor: torch.Tensor) -> torch.Tensor:
+    half = tensor.half()
+    return half if tensor.dtype == torch.float32 and torch.equal(half.float(), tensor) else tensor
 
 
 def _forget_base_path(adapter_config: Path) -> None:

@@ -22,12 +22,13 @@ class ReferenceEncoding(ModelOutput):
     Args:
         pseudo_word (`torch.Tensor` of shape `(batch_size, text_hidden_size)`):
             The pseudo-word token: takes the place of an input embedding.
-        patches (`tuple[torch.Tensor]`, one of shape `(batch_size, num_patches, injection_hidden_size)` per injection layer):
-            The patches as the injections see them.
+        keys_values (`tuple[torch.Tensor]`, one for each injection layer):
+            Keys and values of its cross-attention, of shape
+            `(batch_size, injection_num_layers, 2, num_patches, injection_hidden_size)`.
     """
 
     pseudo_word: torch.Tensor | None = None
-    patches: tuple[torch.Tensor, ...] | None = None
+    keys_values: tuple[torch.Tensor, ...] | None = None
 
 
 class M2CModel(CLIPModel):
@@ -100,10 +101,10 @@ class M2CModel(CLIPModel):
         Raises:
             ValueError: if the number of patches does not fit the grid.
         """
-        patches = ()
+        keys_values = ()
         if self.semantic_injection is not None:
-            patches = self.semantic_injection.encode_patches(image_tokens[:, 1:], grid)
-        return ReferenceEncoding(pseudo_word=self.token_mapper(image_tokens[:, 0]), patches=patches)
+            keys_values = self.semantic_injection.encode_patches(image_tokens[:, 1:], grid)
+        return ReferenceEncoding(pseudo_word=self.token_mapper(image_tokens[:, 0]), keys_values=keys_values)
 
     def compose(
         self,
@@ -138,12 +139,12 @@ class M2CModel(CLIPModel):
             attention_mask=attention_mask,
             past_key_values=None,
         )
-        patches = dict(zip(self.config.injection_layers, reference.patches))
+        keys_values = dict(zip(self.config.injection_layers, reference.keys_values))
         for index, layer in enumerate(self.composing_encoder.layers):
             hidden_states = layer(hidden_states, mask, is_causal=True)
-            if index in patches:
+            if index in keys_values:
                 injected = self.semantic_injection.blocks[str(index)](
-                    hidden_states[rows, pseudo_word_position], hidden_states[rows, end_of_text], patches[index]
+                    hidden_states[rows, pseudo_word_position], hidden_states[rows, end_of_text], keys_values[index]
                 )
                 hidden_states = torch.where(at_pseudo_word[..., None], hidden_states + injected[:, None], hidden_states)
 

@@ -54,7 +54,7 @@ class InjectionCrossAttention(nn.Module):
         super().__init__()
         width = config.injection_hidden_size
         self.num_heads = config.injection_num_attention_heads
-        self.attention_dropout = config.injection_dropout
+        self.scaling = (width // self.num_heads) ** -0.5
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -67,14 +67,16 @@ class InjectionCrossAttention(nn.Module):
     def _heads(self, states: torch.Tensor) -> torch.Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def forward(self, pseudo_word: torch.Tensor, end_of_text: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        query = self.q_proj(pseudo_word + end_of_text)[:, None]
-        attended = nn.functional.scaled_dot_product_attention(
-            self._heads(query),
-            self._heads(self.k_proj(patches)),
-            self._heads(self.v_proj(patches)),
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+    def encode_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """Keys and values, shape `(batch_size, 2, num_patches, injection_hidden_size)`."""
+        return torch.stack([self.k_proj(patches), self.v_proj(patches)], dim=1)
+
+    def forward(self, pseudo_word: torch.Tensor, end_of_text: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+        query = self._heads(self.q_proj(pseudo_word + end_of_text)[:, None])
+        keys, values = (self._heads(states) for states in keys_values.unbind(1))
+        # One query for each image: written out, this is faster than a fused kernel, whose backward pass is slow on a CPU.
+        scores = (query * self.scaling) @ keys.transpose(-1, -2)
+        attended = self.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)) @ values
         attended = self.out_proj(attended.transpose(1, 2).flatten(2))[:, 0]
         update = self.fc2(nn.functional.gelu(self.fc1(attended)))
         return self.layer_norm(pseudo_word + self.dropout(update))
@@ -106,26 +108,29 @@ class InjectionBlock(nn.Module):
             grid (`tuple[int, int]`): rows and columns of the patches.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, num_patches, injection_hidden_size)`.
+            Keys and values of the cross-attention layers, `torch.Tensor` of shape
+            `(batch_size, num_layers, 2, num_patches, injection_hidden_size)`.
         """
         picture = patches.transpose(1, 2).unflatten(2, grid)
         picture = self.norm(self.conv(picture)).relu()
-        return self.patch_mlp(picture.flatten(2).transpose(1, 2))
+        encoded = self.patch_mlp(picture.flatten(2).transpose(1, 2))
+        return torch.stack([layer.encode_patches(encoded) for layer in self.layers], dim=1)
 
-    def forward(self, pseudo_word: torch.Tensor, end_of_text: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, pseudo_word: torch.Tensor, end_of_text: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
         """
         Args:
             pseudo_word (`torch.Tensor` of shape `(batch_size, text_hidden_size)`): hidden state at the pseudo-word.
             end_of_text (`torch.Tensor` of shape `(batch_size, text_hidden_size)`): hidden state at end-of-text.
-            patches (`torch.Tensor` of shape `(batch_size, num_patches, injection_hidden_size)`): from `encode_patches`.
+            keys_values (`torch.Tensor` of shape `(batch_size, num_layers, 2, num_patches, injection_hidden_size)`): from
+                `encode_patches`.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, text_hidden_size)`: what to add to the pseudo-word's hidden state.
         """
         states = self.pseudo_word_mlp(pseudo_word)
         steering = self.end_of_text_mlp(end_of_text)
-        for layer in self.layers:
-            states = layer(states, steering, patches)
+        for layer, layer_keys_values in zip(self.layers, keys_values.unbind(1)):
+            states = layer(states, steering, layer_keys_values)
         return self.out_mlp(states)
 
 
@@ -147,7 +152,7 @@ class VisualSemanticInjection(nn.Module):
             grid (`tuple[int, int]`, *optional*): rows and columns of the patches; a square by default.
 
         Returns:
-            One `torch.Tensor` of shape `(batch_size, num_patches, injection_hidden_size)` for each block.
+            Keys and values for each block, as [`InjectionBlock.encode_patches`] gives them.
 
         Raises:
             ValueError: if the number of patches does not fit the grid.

@@ -9,11 +9,11 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import pytest
 import torch
-from modeling_m2c import M2CConfig, M2CModel
-from processing_m2c import M2CProcessor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from m2c.data.scenes.train_clip import build_tokenizer
+from modeling_m2c import M2CConfig, M2CModel
+from processing_m2c import M2CProcessor
 
 
 IMAGE_SIZE = 32

@@ -12,6 +12,7 @@ from m2c.evaluation.scenes_benchmark import ScenesBenchmark
 
 ROWS = 8
 ANSWERS = 6
+TEXT_WIDTH = 2.1  # in pictures
 INK, MUTED, RIGHT, WRONG = "#22262a", "#7a8288", "#1a9850", "#d9534f"
 
 
@@ -27,8 +28,8 @@ def draw_retrieval(path: Path, benchmark: ScenesBenchmark, queries: torch.Tensor
     rankings = benchmark.rank(queries, ANSWERS)[:rows].tolist()
     figure = Figure(figsize=(13.2, 1.62 * rows + 1.1), dpi=110, facecolor="white")
     grid = figure.add_gridspec(
-        rows, 2 + ANSWERS, width_ratios=[1, 2.1] + [1] * ANSWERS, left=0.015, right=0.985, bottom=0.02,
-        top=1 - 0.95 / (1.62 * rows + 1.1), wspace=0.12, hspace=0.14,
+        rows, 2 + ANSWERS, width_ratios=[1, TEXT_WIDTH] + [1] * ANSWERS, left=0.015, right=0.985, bottom=0.02,
+        top=1 - 0.78 / (1.62 * rows + 1.1), wspace=0.12, hspace=0.14,
     )  # fmt: skip
     gallery = benchmark.data["gallery"]
     for index in range(rows):
@@ -47,7 +48,7 @@ def draw_retrieval(path: Path, benchmark: ScenesBenchmark, queries: torch.Tensor
         if index == 0:
             _header(axes[0], "reference image")
             _header(axes[1], "+  modification text")
-            _header(axes[2], f"answers, best first, out of {len(gallery) - 1:,}")
+            _header(axes[2], f"answers out of {len(gallery) - 1:,}, best first; green shows what was asked for")
     figure.savefig(path)
 
 
@@ -66,4 +67,5 @@ def _picture(axis: Axes, image, color: str, width: float) -> None:
 
 def _words(axis: Axes, text: str) -> None:
     axis.axis("off")
+    axis.set_box_aspect(1 / TEXT_WIDTH)
     axis.text(0.04, 0.5, "\n".join(textwrap.wrap(text, 27)), transform=axis.transAxes, va="center", fontsize=12.5, color=INK)

@@ -26,10 +26,10 @@ def encode_triplets(model: M2CModel, batch: dict[str, torch.Tensor]) -> dict[str
     """A batch of [`TripletSamples`] as arguments of [`ComposingTask`]: the image side is frozen down to the injection."""
     tokens = model.get_image_tokens(batch["reference"])
     reference = model.encode_reference(tokens)
-    no_patches = tokens.new_zeros(len(tokens), 0, 0, 0)
+    no_injection = tokens.new_zeros(len(tokens), 0)
     return {
         "pseudo_word": reference.pseudo_word,
-        "patches": torch.stack(reference.patches, dim=1) if reference.patches else no_patches,
+        "keys_values": torch.stack(reference.keys_values, dim=1) if reference.keys_values else no_injection,
         "reference_embeds": tokens[:, 0],
         "target_embeds": model.get_image_features(batch["target"]).pooler_output,
         "caption_embeds": _captions(model, batch),
@@ -55,10 +55,13 @@ class CachedFeatures(torch.utils.data.Dataset):
         encode: Callable[[M2CModel, dict], dict],
         model: M2CModel,
         views: int,
+        mixed_precision: str = "no",
         num_workers: int = 0,
         batch_size: int = 256,
     ) -> "CachedFeatures":
         """Runs `encode` over all samples, `views` times. The model must be in eval mode."""
+        low_precision = torch.float16 if mixed_precision == "fp16" else torch.bfloat16
+        autocast = torch.autocast(model.device.type, low_precision, enabled=mixed_precision != "no")
         cached = []
         for view in range(views):
             samples.set_epoch(view)
@@ -66,7 +69,8 @@ class CachedFeatures(torch.utils.data.Dataset):
             description = "encoding" if views == 1 else f"encoding, view {view + 1} of {views}"
             batches = []
             for batch in tqdm(loader, desc=description):
-                features = encode(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
+                with autocast:
+                    features = encode(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
                 batches.append({name: _half(tensor).cpu() for name, tensor in features.items()})
             cached.append({name: _concatenate([batch[name] for batch in batches]) for name in batches[0]})
         return cls(cached)

@@ -91,7 +91,7 @@ class ComposingTask(_Task):
     def retrieve(
         self,
         pseudo_word: torch.Tensor,
-        patches: torch.Tensor,
+        keys_values: torch.Tensor,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor,
         pseudo_word_position: torch.LongTensor,
@@ -99,14 +99,14 @@ class ComposingTask(_Task):
         **_,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and what they should find: the composed query, and the target."""
-        reference = ReferenceEncoding(pseudo_word=pseudo_word, patches=tuple(patches.unbind(1)))
+        reference = ReferenceEncoding(pseudo_word=pseudo_word, keys_values=tuple(keys_values.unbind(1)))
         composed = self.model.compose(reference, input_ids, pseudo_word_position, attention_mask).pooler_output
         return unit(composed), unit(target_embeds)
 
     def forward(
         self,
         pseudo_word: torch.Tensor,
-        patches: torch.Tensor,
+        keys_values: torch.Tensor,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor,
         pseudo_word_position: torch.LongTensor,
@@ -117,7 +117,7 @@ class ComposingTask(_Task):
         """
         Args:
             pseudo_word (`torch.Tensor` of shape `(batch_size, text_hidden_size)`): of the reference images.
-            patches (`torch.Tensor` of shape `(batch_size, num_injections, num_patches, injection_hidden_size)`): likewise.
+            keys_values (`torch.Tensor` of shape `(batch_size, num_injections, ...)`): likewise, see [`ReferenceEncoding`].
             input_ids, attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): composing prompts.
             pseudo_word_position (`torch.LongTensor` of shape `(batch_size,)`).
             reference_embeds, target_embeds, caption_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): CLIP's
@@ -127,8 +127,10 @@ class ComposingTask(_Task):
             The total `loss` and its terms, before their weights.
         """
         config = self.config
-        mapped = self.map(ReferenceEncoding(pseudo_word=pseudo_word, patches=tuple(patches.unbind(1))))
-        composed, targets = self.retrieve(pseudo_word, patches, input_ids, attention_mask, pseudo_word_position, target_embeds)
+        mapped = self.map(ReferenceEncoding(pseudo_word=pseudo_word, keys_values=tuple(keys_values.unbind(1))))
+        composed, targets = self.retrieve(
+            pseudo_word, keys_values, input_ids, attention_mask, pseudo_word_position, target_embeds
+        )
         references, captions = unit(reference_embeds), unit(caption_embeds)
         comp = composing_loss(
             composed,

@@ -58,6 +58,9 @@ def train(config: TrainingConfig, features: CachedFeatures | None = None) -> tup
         model, processor.mapping_prompt(1, return_tensors="pt"), config
     )
     model.to(accelerator.device).eval()
+    if accelerator.device.type == "cpu":
+        # SDPA's backward pass is slow there.
+        model.set_attn_implementation("eager")
     if features is None:
         data, held_out = build_data(config, model, processor)
     else:
@@ -115,7 +118,9 @@ def build_data(config: TrainingConfig, model: M2CModel, processor: M2CProcessor)
         return TripletSamples(part, processor)
 
     def encode(part: Dataset, views: int) -> CachedFeatures:
-        return CachedFeatures.encode(samples_of(part), encoder(config), model, views, config.num_workers)
+        return CachedFeatures.encode(
+            samples_of(part), encoder(config), model, views, config.mixed_precision, config.num_workers
+        )
 
     held_out = encode(rows.select(range(split, len(rows))), 1) if config.validation_size else None
     training_rows = rows.select(range(split))

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from processing_m2c import M2CProcessor
 from transformers import AutoProcessor, CLIPImageProcessorPil
+
+from processing_m2c import M2CProcessor
 
 
 def red(size=(40, 30)) -> Image.Image:
@@ -124,7 +125,26 @@ def test_wrong_arguments(image_processor, tokenizer, arguments, message):
         M2CProcessor(image_processor, tokenizer, **arguments)
 
 
-MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX", "RGBa", "La", "I;16", "I;16B"]
+MODES = [
+    "1",
+    "L",
+    "P",
+    "RGB",
+    "RGBA",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I",
+    "F",
+    "LA",
+    "PA",
+    "RGBX",
+    "RGBa",
+    "La",
+    "I;16",
+    "I;16B",
+]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -179,8 +199,11 @@ def test_target_pad_shows_the_whole_of_a_wide_image(image_processor, tokenizer, 
     wide.paste("red", (0, 0, 60, 100))
     plain = M2CProcessor(image_processor, tokenizer)
     padding = M2CProcessor(image_processor, tokenizer, target_pad=1.25)
-    is_red = lambda p: ((p(images=wide, return_tensors="pt").pixel_values[0, 0] > 1) & (  # noqa: E731
-        p(images=wide, return_tensors="pt").pixel_values[0, 1] < -1)).any()
+
+    def is_red(processor) -> bool:
+        pixels = processor(images=wide, return_tensors="pt").pixel_values[0]
+        return bool(((pixels[0] > 1) & (pixels[1] < -1)).any())
+
     assert not is_red(plain) and is_red(padding)
     almost_square = red((120, 100))
     assert torch.equal(
