@@ -9,6 +9,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from m2c.data.scenes.train_clip import build_tokenizer
@@ -17,6 +18,13 @@ from processing_m2c import M2CProcessor
 
 
 IMAGE_SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """Accelerate keeps precision and devices for the whole process; every test may choose its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -39,14 +39,14 @@ class TrainingConfig:
     max_samples: int | None = _arg("Use only so many rows. For 'scenes': how many to draw (default 6000 pairs, 2000 triplets).")
     cached_views: int | None = _arg(
         "Encode each image so often, augmented anew each time, before training, and keep the features in memory; 0 encodes in "
-        "every step. Stage 2 does not augment: there 1 or 0. (default: 0; scenes: 2 in stage 1, 1 in stage 2)"
+        "every step. Stage 2 does not augment: there 1 or 0. (default: 0; scenes: 1)"
     )
     horizontal_flip: float | None = _arg(
         "Stage 1: share of the views A that are mirrored. (published: 0.5; scenes: 0, as left and right carry meaning there)"
     )
     num_workers: int = _arg("Processes that load images.", 0)
 
-    max_steps: int | None = _arg("Optimisation steps. (published: some hundred; default 300; scenes: 276 and 300)")
+    max_steps: int | None = _arg("Optimisation steps. (published: some hundred; default 300; scenes: 160 and 260)")
     batch_size: int | None = _arg(
         "Samples per step and process; negatives come from the batches of all processes. (published: 1024 over all; "
         "scenes: 256 and 128)"
@@ -137,18 +137,18 @@ PRESETS = {
     },
     ("scenes", 1): {
         "max_samples": 6000,
-        "max_steps": 276,
+        "max_steps": 160,
         "batch_size": 256,
         "learning_rate": 1e-3,
         "warmup_steps": 20,
         "tau": 0.07,
-        "cached_views": 2,
+        "cached_views": 1,
         "horizontal_flip": 0.0,
         "injection_layers": [0, 1, 2],
     },
     ("scenes", 2): {
         "max_samples": 2000,
-        "max_steps": 300,
+        "max_steps": 260,
         "batch_size": 128,
         "learning_rate": 3e-3,
         "warmup_steps": 20,

@@ -203,6 +203,8 @@ class _Run:
 
     def _train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         self.task.train()
+        # Dropout depends on seed, step and process alone, so a resumed run draws what an uninterrupted one would have drawn.
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + self.accelerator.process_index)
         if not isinstance(self.data, CachedFeatures):
             with self.accelerator.autocast():
                 batch = encoder(self.config)(self.model, batch)

@@ -1,0 +1,109 @@
+"""The quickstart at toy size: everything that it writes, twice the same."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from m2c.cli import app
+from m2c.quickstart.experiment import Settings, new_folder, quickstart
+
+
+TOY = Settings(pairs=64, stage1_steps=3, triplets=32, stage2_steps=3, queries=12)
+
+
+@pytest.fixture(autouse=True)
+def toy_batches(monkeypatch):
+    """The batches of the real quickstart are larger than toy data."""
+    from m2c.training.config import PRESETS
+
+    monkeypatch.setitem(PRESETS["scenes", 1], "batch_size", 32)
+    monkeypatch.setitem(PRESETS["scenes", 2], "batch_size", 16)
+
+
+def test_quickstart(tmp_path):
+    said = []
+    report = quickstart(tmp_path / "out", TOY, say=said.append)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "report.json", "report.md", "retrieval.png"}
+    assert list(report["rows"]) == [
+        "image only",
+        "text only",
+        "image + text",
+        "slerp 0.35",
+        "mapper only (Pic2Word)",
+        "M2C stage 1",
+        "M2C stage 2",
+        "ceiling: caption of the target",
+    ]
+    for figures in report["rows"].values():
+        assert list(figures) == ["R@1", "R@5", "R@10", "subset R@1", "mAP@10"]
+        assert 0 <= figures["R@1"] <= figures["R@5"] <= figures["R@10"] <= 100
+    assert report["rows"]["ceiling: caption of the target"]["R@10"] > 90, "the shipped CLIP knows this world"
+    assert len(said) == 5
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| M2C stage 2 |" in text and "12 queries and a gallery of 72 images" in text
+    with Image.open(tmp_path / "out" / "retrieval.png") as picture:
+        assert picture.width > 1000
+    assert (tmp_path / "out" / "model" / "adapter_model.safetensors").exists()
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert str(tmp_path) not in card and "| R@1 |" in card
+
+    again = quickstart(tmp_path / "again", TOY, say=said.append)
+    assert again["rows"] == report["rows"], "the same seed gives the same figures"
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path):
+    for interruption in (KeyboardInterrupt, OSError):
+        with pytest.raises(interruption), new_folder(tmp_path / "out") as folder:
+            (folder / "half.txt").write_text("half")
+            raise interruption
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_may_exist(tmp_path):
+    (tmp_path / "out").mkdir()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "whole.txt").write_text("whole")
+    assert (tmp_path / "out" / "whole.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_text("x"), lambda path: (path.mkdir(), (path / "mine").write_text("x"))]
+)
+def test_what_exists_is_left_alone(tmp_path, make):
+    make(tmp_path / "out")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    result = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "out")])
+    assert result.exit_code == 1 and "exists already; choose another folder with --output" in result.output
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_interruption_has_a_message(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("m2c.quickstart.experiment._experiment", interrupt)
+    result = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "out")])
+    assert result.exit_code == 130 and "interrupted; nothing was written" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_quick_and_teaches():
+    result = CliRunner().invoke(app, ["quickstart", "--help"])
+    assert result.exit_code == 0 and "--quick" in result.output
+    result = CliRunner().invoke(app, ["train", "--stage", "7"])
+    assert result.exit_code == 1
+
+
+def test_picture_of_few_queries(tmp_path):
+    from m2c.data import scenes
+    from m2c.evaluation.scenes_benchmark import ScenesBenchmark
+    from m2c.quickstart.picture import draw_retrieval
+
+    data = scenes.composed_retrieval(3)
+    benchmark = ScenesBenchmark(data, torch.randn(18, 8))
+    draw_retrieval(tmp_path / "picture.png", benchmark, torch.randn(3, 8))
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
