@@ -25,6 +25,7 @@ Go on after an interruption, from a checkpoint that --checkpoint_steps wrote:
 Installed with the package, the same script is the command `m2c train`.
 """
 
+import argparse
 import sys
 
 from transformers import HfArgumentParser
@@ -33,8 +34,12 @@ from hub_cards import write_model_card
 from m2c.training import TrainingConfig, train
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the commands above as they are."""
+
+
 def parse_args(argv: list[str] | None = None) -> TrainingConfig:
-    parser = HfArgumentParser(TrainingConfig, description=__doc__, prog="train_accelerate.py")
+    parser = HfArgumentParser(TrainingConfig, description=__doc__, prog="train_accelerate.py", formatter_class=_HelpFormatter)
     (config,) = parser.parse_args_into_dataclasses(argv)
     return config
 

@@ -67,6 +67,7 @@ def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Pa
     published CLIPs, are stored in it; nothing is rounded.
     """
     directory = Path(directory)
+    model.config.has_composing_adapter = model._hf_peft_config_loaded
     base_weights = {
         name.replace(".base_layer.", "."): _narrow(tensor)
         for name, tensor in model.state_dict().items()

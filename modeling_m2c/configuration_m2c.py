@@ -39,6 +39,8 @@ class M2CConfig(CLIPConfig):
             Cross-attention layers of each injection.
         injection_dropout (`float`, *optional*, defaults to 0.1):
             Dropout of the injection.
+        has_composing_adapter (`bool`, *optional*, defaults to `False`):
+            Whether the checkpoint comes with an adapter of the composing text encoder (stage 2), which needs `peft`.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights that no module initialises in its own way.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
@@ -59,6 +61,7 @@ class M2CConfig(CLIPConfig):
     injection_num_attention_heads: int = 8
     injection_num_layers: int = 2
     injection_dropout: float = 0.1
+    has_composing_adapter: bool = False
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 

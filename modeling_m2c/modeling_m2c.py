@@ -124,7 +124,16 @@ class M2CModel(CLIPModel):
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]; `pooler_output` of shape
             `(batch_size, projection_dim)` is the composed feature, un-normalised.
+
+        Raises:
+            RuntimeError: if the checkpoint's adapter was not loaded.
         """
+        if self.config.has_composing_adapter and not self._hf_peft_config_loaded:
+            # transformers leaves adapters out without a word where peft is missing.
+            raise RuntimeError(
+                "this checkpoint has a composing adapter that was not loaded: `pip install peft` and load it again, or set "
+                "`model.config.has_composing_adapter = False` to use the model as it was before stage 2"
+            )
         rows = torch.arange(input_ids.shape[0], device=input_ids.device)
         end_of_text = self._end_of_text_position(input_ids)
         at_pseudo_word = torch.arange(input_ids.shape[1], device=input_ids.device) == pseudo_word_position[:, None]

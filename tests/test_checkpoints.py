@@ -96,6 +96,18 @@ def test_the_adapter_acts_on_composed_queries_only(stage2, processor, clip, tmp_
     assert (features(loaded, processor) - with_adapter).abs().max() > 1e-2
 
 
+def test_an_adapter_that_was_not_loaded_is_missed(stage2, processor, tmp_path, monkeypatch):
+    """Without peft transformers loads the base alone and says nothing."""
+    save_retriever(stage2, processor, tmp_path)
+    monkeypatch.setattr("transformers.integrations.peft.is_peft_available", lambda: False)
+    model = AutoModel.from_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="pip install peft"):
+        features(model, processor)
+    model.config.has_composing_adapter = False
+    stage2.disable_adapters()
+    torch.testing.assert_close(features(model, processor), features(stage2, processor), atol=1e-5, rtol=1e-5)
+
+
 def test_the_folder(stage2, processor, tmp_path):
     save_retriever(stage2, processor, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
