@@ -88,9 +88,12 @@ def full_caption(scene: Scene) -> str:
 
 
 def random_caption(rng: Random, scene: Scene) -> str:
+    """A caption in the style of captions or, sometimes, of modification texts."""
+    return _edit_style_caption(rng, scene) if rng.random() < EDIT_STYLE else plain_caption(rng, scene)
+
+
+def plain_caption(rng: Random, scene: Scene) -> str:
     """A caption as people write them: some attributes are not mentioned, the wording varies."""
-    if rng.random() < EDIT_STYLE:
-        return _edit_style_caption(rng, scene)
     objects = list(scene.objects)
     rng.shuffle(objects)
     drop = DROP_ATTRIBUTE if rng.random() < 0.5 else 0.0
