@@ -8,7 +8,7 @@ from datasets import DatasetDict
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
-from .encoding import encode_images, encode_texts
+from .encoding import encode_images, encode_queries, encode_texts
 from .metrics import mean_average_precision_at_k, rank_gallery, recall_at_k, subset_recall_at_k
 
 
@@ -35,12 +35,14 @@ class ScenesBenchmark:
         """CLIP's features of the reference images, shape `(num_queries, projection_dim)`."""
         return self.gallery[torch.tensor(self.data["queries"]["reference_id"])]
 
-    def reference_images(self) -> list:
-        return [self.data["gallery"][index]["image"] for index in self.data["queries"]["reference_id"]]
+    def queries(self, model: M2CModel, processor: M2CProcessor) -> torch.Tensor:
+        """Features of the composed queries, shape `(num_queries, projection_dim)`."""
+        images = [self.data["gallery"][index]["image"] for index in self.data["queries"]["reference_id"]]
+        return encode_queries(model, processor, images, self.data["queries"][:]["modification"])
 
     def texts(self, column: str, model: M2CModel, processor: M2CProcessor) -> torch.Tensor:
         """Plain text features of a column of the queries, shape `(num_queries, projection_dim)`."""
-        return encode_texts(model, processor, self.data["queries"][column])
+        return encode_texts(model, processor, self.data["queries"][:][column])
 
     def rank(self, queries: torch.Tensor, k: int) -> torch.Tensor:
         return rank_gallery(queries, self.gallery, k, excluded=self.data["queries"]["reference_id"])

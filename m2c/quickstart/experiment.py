@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +14,11 @@ from hub_cards import write_model_card
 from m2c.checkpoints import load_model, load_processor
 from m2c.data import scenes
 from m2c.evaluation.baselines import add, slerp
-from m2c.evaluation.encoding import encode_queries
 from m2c.evaluation.scenes_benchmark import ScenesBenchmark
 from m2c.training import TrainingConfig, train
 from m2c.training.trainer import build_data
+from modeling_m2c import M2CModel
+from processing_m2c import M2CProcessor
 
 from .picture import draw_retrieval
 from .report import write_report
@@ -99,52 +100,15 @@ def has_fast_bf16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def _experiment(folder: Path, settings: Settings, seed: int, say: Callable[[str], None]):
+def _experiment(
+    folder: Path, settings: Settings, seed: int, say: Callable[[str], None]
+) -> tuple[dict[str, dict[str, float]], ScenesBenchmark, torch.Tensor]:
     """Figures of every row, the benchmark, and the query features of the stage-2 model."""
-    say("1/5  scenes and the shipped CLIP: drawing and encoding the gallery")
-    clip, processor = load_model("scenes"), load_processor("scenes")
-    clip.eval()
-    benchmark = ScenesBenchmark.encode(scenes.composed_retrieval(settings.queries), clip, processor)
-    images, texts = benchmark.reference_features, benchmark.texts("modification", clip, processor)
-    rows = {
-        "image only": benchmark.score(images),
-        "text only": benchmark.score(texts),
-        "image + text": benchmark.score(add(images, texts)),
-        f"slerp {SLERP_SHARE}": benchmark.score(slerp(images, texts, SLERP_SHARE)),
-    }
-
-    precision = "bf16" if has_fast_bf16() else "no"
-
-    def trained(config: TrainingConfig, features=None) -> torch.Tensor:
-        model, processor = train(config, features)
-        modifications = benchmark.data["queries"][:]["modification"]
-        return encode_queries(model, processor, benchmark.reference_images(), modifications)
-
-    say(f"2/5  encoding {settings.pairs} training images, each augmented once")
+    shared = {"seed": seed, "mixed_precision": "bf16" if has_fast_bf16() else "no"}
     stage1 = TrainingConfig(
-        output_dir=str(folder / "stage1"),
-        max_samples=settings.pairs,
-        max_steps=settings.stage1_steps,
-        seed=seed,
-        mixed_precision=precision,
+        output_dir=str(folder / "stage1"), max_samples=settings.pairs, max_steps=settings.stage1_steps, **shared
     )
-    features, _ = build_data(stage1, clip, processor)
-
-    say("3/5  for comparison: a token mapper alone (Pic2Word)")
-    mapper_only = TrainingConfig(
-        output_dir=str(folder / "mapper_only"),
-        max_samples=settings.pairs,
-        max_steps=settings.stage1_steps,
-        seed=seed,
-        mapper_only=True,
-        mixed_precision=precision,
-    )
-    rows["mapper only (Pic2Word)"] = benchmark.score(trained(mapper_only, features))
-
-    say("4/5  M2C stage 1: token mapper and visual semantic injection")
-    rows["M2C stage 1"] = benchmark.score(trained(stage1, features))
-
-    say(f"5/5  M2C stage 2: composing adapters on {settings.triplets} triplets")
+    mapper_only = replace(stage1, output_dir=str(folder / "mapper_only"), mapper_only=True, injection_layers=None)
     stage2 = TrainingConfig(
         stage=2,
         model=stage1.output_dir,
@@ -152,12 +116,37 @@ def _experiment(folder: Path, settings: Settings, seed: int, say: Callable[[str]
         max_samples=settings.triplets,
         max_steps=settings.stage2_steps,
         reference_negatives=True,
-        mixed_precision=precision,
-        seed=seed,
+        **shared,
     )
-    queries = trained(stage2)
+
+    say("1/5  scenes and the shipped CLIP: drawing and encoding the gallery")
+    clip, processor = load_model("scenes").eval(), load_processor("scenes")
+    benchmark = ScenesBenchmark.encode(scenes.composed_retrieval(settings.queries), clip, processor)
+    rows = _untrained_rows(benchmark, clip, processor)
+
+    say(f"2/5  drawing and encoding {settings.pairs} training images, each augmented once")
+    features, _ = build_data(stage1, clip, processor)
+
+    say("3/5  for comparison: a token mapper alone (Pic2Word)")
+    rows["mapper only (Pic2Word)"] = benchmark.score(benchmark.queries(*train(mapper_only, features)))
+
+    say("4/5  M2C stage 1: token mapper and visual semantic injection")
+    rows["M2C stage 1"] = benchmark.score(benchmark.queries(*train(stage1, features)))
+
+    say(f"5/5  M2C stage 2: composing adapters on {settings.triplets} triplets")
+    queries = benchmark.queries(*train(stage2))
     rows["M2C stage 2"] = benchmark.score(queries)
     rows["ceiling: caption of the target"] = benchmark.score(benchmark.texts("target_caption", clip, processor))
     shutil.rmtree(stage1.output_dir)
     shutil.rmtree(mapper_only.output_dir)
     return rows, benchmark, queries
+
+
+def _untrained_rows(benchmark: ScenesBenchmark, clip: M2CModel, processor: M2CProcessor) -> dict[str, dict[str, float]]:
+    images, texts = benchmark.reference_features, benchmark.texts("modification", clip, processor)
+    return {
+        "image only": benchmark.score(images),
+        "text only": benchmark.score(texts),
+        "image + text": benchmark.score(add(images, texts)),
+        f"slerp {SLERP_SHARE}": benchmark.score(slerp(images, texts, SLERP_SHARE)),
+    }
