@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Makes a composed image retriever from a CLIP, in two stages. Commands to copy:
+r"""Makes a composed image retriever from a CLIP, in two stages. Commands to copy:
 
 Try it: stage 1, then stage 2, on the scenes that ship with the package (a few minutes on two cores).
 
@@ -10,6 +10,7 @@ Stage 1 (mapping) on image-caption pairs of the Hub or of a folder, one GPU, the
 
     python train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs --output_dir stage1 \
         --mixed_precision bf16 --num_workers 8
+    # negatives come from all processes; batch norm keeps to its own
     accelerate launch --num_processes 8 train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs \
         --batch_size 128 --output_dir stage1 --mixed_precision bf16 --num_workers 8
 
@@ -27,7 +28,10 @@ Installed with the package, the same script is the command `m2c train`.
 
 import argparse
 import sys
+from pathlib import Path
 
+from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
 from hub_cards import write_model_card
@@ -35,7 +39,10 @@ from m2c.training import TrainingConfig, train
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the commands above as they are."""
+    """Shows defaults where there is one, and the commands above as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse_args(argv: list[str] | None = None) -> TrainingConfig:
@@ -46,18 +53,34 @@ def parse_args(argv: list[str] | None = None) -> TrainingConfig:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    config = None
     try:
         config = parse_args(argv)
         train(config)
-        write_model_card(config.output_dir)
-    except (ValueError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if PartialState().is_main_process:
+            write_model_card(config.output_dir)
+            print(f"done: AutoModel.from_pretrained({config.output_dir!r}, trust_remote_code=True) loads it")
+    except (ValueError, OSError, SafetensorError) as error:
+        print(f"error: {_own_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was written so far is kept, see --resume", file=sys.stderr)
+        print(f"interrupted; {_what_is_left(config)}", file=sys.stderr)
         return 130
-    print(f"done: {config.output_dir} loads with AutoModel.from_pretrained({config.output_dir!r}, trust_remote_code=True)")
     return 0
+
+
+def _own_words(error: Exception) -> str:
+    message = str(error).strip()
+    # From a worker that loads images an error comes wrapped in that worker's traceback; its own words are the last line.
+    from_worker = " in DataLoader worker process " in message.splitlines()[0] if message else False
+    return message.splitlines()[-1].removeprefix("ValueError: ") if from_worker else message
+
+
+def _what_is_left(config: TrainingConfig | None) -> str:
+    checkpoints = sorted(Path(config.output_dir, "checkpoints").glob("step_??????")) if config else []
+    if not checkpoints:
+        return "no checkpoint was written (see --checkpoint_steps), so there is nothing to resume"
+    return f"go on with --resume {checkpoints[-1]}"
 
 
 if __name__ == "__main__":

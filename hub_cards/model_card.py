@@ -28,17 +28,12 @@ def write_model_card(directory: str | Path, results: dict[str, float] | None = N
         base_model=config["model"] if _is_on_hub(config["model"]) else None,
         datasets=[config["dataset"]] if _is_on_hub(config["dataset"]) else None,
     )
-    names = {f"{key}_name": _public_name(config[key]) for key in ("model", "dataset")}
-    card = ModelCard.from_template(data, str(TEMPLATE), config=config, record=record, results=results, **names)
+    card = ModelCard.from_template(data, str(TEMPLATE), config=config, record=record, results=results)
     path = directory / "README.md"
     card.save(path)
     return path
 
 
 def _is_on_hub(name: str) -> bool:
-    return name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))
-
-
-def _public_name(name: str) -> str:
-    """A repository's name as it is; of a local folder only the last part, as its path is nobody's business."""
-    return name if _is_on_hub(name) else Path(name).name
+    # Of local folders the record keeps the last part only.
+    return "/" in name

@@ -18,25 +18,41 @@ def resolve(name: str) -> str:
     return str(scenes.CLIP_PATH) if name == "scenes" else name
 
 
+def is_m2c(name: str) -> bool:
+    """Whether the checkpoint is one of M2C, and not a plain CLIP. Raises `ValueError` if it is neither."""
+    config = _reading(name, AutoConfig.from_pretrained, resolve(name))
+    if not isinstance(config, CLIPConfig):
+        raise ValueError(f"cannot load a CLIP from {name!r}: it is a {config.model_type!r} model")
+    return isinstance(config, M2CConfig)
+
+
 def load_model(name: str, **config_overrides) -> M2CModel:
     """An M2C model in float32, from an M2C checkpoint or from a plain CLIP, to which untrained M2C modules are added.
 
     Args:
         name: see [`resolve`].
-        config_overrides: fields of [`M2CConfig`] for a plain CLIP; the configuration of an M2C checkpoint is its own.
+        config_overrides: fields of [`M2CConfig`] for a plain CLIP; `None` leaves a field at its default.
 
     Raises:
-        ValueError: if the checkpoint is neither, or cannot be read.
+        ValueError: if the checkpoint is neither, cannot be read, or is of M2C with another configuration than asked for.
     """
     path = resolve(name)
+    overrides = {field: value for field, value in config_overrides.items() if value is not None}
+    if not is_m2c(name):
+        plain = CLIPConfig.from_pretrained(path).to_dict()
+        config = M2CConfig(**{**plain, "model_type": "m2c", "tie_word_embeddings": True, **overrides})
+        return _without_load_report(_reading, name, M2CModel.from_pretrained, path, config=config, dtype=torch.float32)
+    model = _reading(name, M2CModel.from_pretrained, path, dtype=torch.float32)
+    for field, value in overrides.items():
+        if getattr(model.config, field) != value:
+            raise ValueError(f"{name!r} is an M2C checkpoint with {field} {getattr(model.config, field)}, not {value}")
+    return model
+
+
+def _reading(name: str, load, *args, **kwargs):
+    """Calls `load`; what goes wrong in reading the checkpoint becomes a `ValueError` that names it."""
     try:
-        config = AutoConfig.from_pretrained(path)
-        if isinstance(config, M2CConfig):
-            return M2CModel.from_pretrained(path, dtype=torch.float32)
-        if not isinstance(config, CLIPConfig):
-            raise ValueError(f"it is a {config.model_type!r} model, not a CLIP")
-        config = M2CConfig(**{**config.to_dict(), "model_type": "m2c", **config_overrides})
-        return _without_load_report(M2CModel.from_pretrained, path, config=config, dtype=torch.float32)
+        return load(*args, **kwargs)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load a CLIP from {name!r}: {error}") from error
 
@@ -52,11 +68,21 @@ def _without_load_report(load, *args, **kwargs) -> M2CModel:
 
 
 def load_processor(name: str, **arguments) -> M2CProcessor:
-    """The processor of an M2C checkpoint, or one made from the image processor and tokenizer of a plain CLIP."""
+    """The processor of an M2C checkpoint, or one made from the image processor and tokenizer of a plain CLIP.
+
+    Raises:
+        ValueError: if image processor or tokenizer are missing or cannot be read.
+    """
     path = resolve(name)
-    if isinstance(AutoConfig.from_pretrained(path), M2CConfig):
-        return M2CProcessor.from_pretrained(path, **arguments)
-    return M2CProcessor(AutoImageProcessor.from_pretrained(path), AutoTokenizer.from_pretrained(path), **arguments)
+    if is_m2c(name):
+        return _reading(name, M2CProcessor.from_pretrained, path, **arguments)
+    image_processor = _reading(name, AutoImageProcessor.from_pretrained, path)
+    tokenizer = _reading(name, AutoTokenizer.from_pretrained, path)
+    # Where the files of a tokenizer are missing, transformers may make one that knows a handful of tokens.
+    wanted = CLIPConfig.from_pretrained(path).text_config.vocab_size
+    if len(tokenizer) < wanted // 2:
+        raise ValueError(f"cannot load a CLIP from {name!r}: its tokenizer knows {len(tokenizer)} tokens, its model {wanted}")
+    return M2CProcessor(image_processor, tokenizer, **arguments)
 
 
 def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Path) -> None:
@@ -71,7 +97,7 @@ def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Pa
     base_weights = {
         name.replace(".base_layer.", "."): _narrow(tensor)
         for name, tensor in model.state_dict().items()
-        if "lora_" not in name and not name.startswith("composing_encoder.")
+        if "lora_" not in name and not (model.config.tie_word_embeddings and name.startswith("composing_encoder."))
     }
     with torch.device("meta"):
         skeleton = type(model)(model.config)

@@ -33,7 +33,7 @@ def quickstart(
 
     try:
         report = run(output, QUICK if quick else FULL, seed, say=typer.echo)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was written", 130)

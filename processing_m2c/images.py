@@ -18,7 +18,7 @@ def open_image(image) -> Image.Image:
     """An upright RGB picture, the first frame of an animation.
 
     Args:
-        image (`PIL.Image.Image`, `numpy.ndarray`, `torch.Tensor`, `str` or `os.PathLike`):
+        image (`PIL.Image.Image`, `numpy.ndarray`, `torch.Tensor`, `str`, `os.PathLike` or a binary file):
             A picture, or a path or URL. Transparency is dropped as CLIP's own preprocessing drops it; 16-bit and float
             greys are scaled to 8 bits; EXIF orientation is applied.
 
@@ -28,17 +28,19 @@ def open_image(image) -> Image.Image:
     try:
         if isinstance(image, str) and image.startswith(("http://", "https://", "data:image/")):
             picture = load_image(image)
-        elif isinstance(image, (str, os.PathLike)):
+        elif isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
             picture = Image.open(image)
         elif isinstance(image, Image.Image):
             picture = image
+        elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and (image.ndim == 2 or image.shape[-1] in (3, 4)):
+            picture = Image.fromarray(image)
         else:
             picture = to_pil_image(image)
         if getattr(picture, "is_animated", False):
             picture.seek(0)
         return _to_rgb(ImageOps.exif_transpose(picture))
-    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow reports a broken file by any of these, depending on the format.
+    except Exception as error:
+        # Pillow's plug-ins report a broken file by whatever exception comes up: OSError, IndexError, SyntaxError and others.
         name = image if isinstance(image, (str, os.PathLike)) else getattr(image, "filename", "") or type(image).__name__
         raise ValueError(f"the image {name} cannot be read ({error}); check the file, or leave it out") from error
 

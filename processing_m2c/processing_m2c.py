@@ -5,7 +5,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from .images import fit_aspect, open_image
-from .prompts import PSEUDO_WORD, TEXT_FIELD, EncodedPrompt, PromptEncoder, check_template, clean_text
+from .prompts import PSEUDO_WORD, TEXT_FIELD, EncodedPrompt, PromptEncoder, check_template, clean_text, context_length
 
 
 logger = logging.get_logger(__name__)
@@ -109,14 +109,14 @@ class M2CProcessor(ProcessorMixin):
 
     def _encode(self, texts: list[str], composed: bool, padding: bool | str) -> dict[str, list]:
         prompts = self._prompts(texts, composed)
-        cut = sum(prompt.was_cut for prompt in prompts)
+        limit = context_length(self.tokenizer)
+        cut = sum(prompt.kept_length < prompt.text_length for prompt in prompts)
         if cut:
             logger.warning(
-                f"{cut} of {len(texts)} texts are too long for the {self.tokenizer.model_max_length} tokens of the text tower; "
-                "their ends were cut off"
+                f"{cut} of {len(texts)} texts are too long for the {limit} tokens of the text tower; their ends were cut off"
             )
         lengths = [len(prompt.input_ids) for prompt in prompts]
-        width = self.tokenizer.model_max_length if padding == "max_length" else max(lengths, default=0)
+        width = limit if padding == "max_length" else max(lengths, default=0)
         padded = padding is not False
         pad_token_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         fill = [(width - length) * padded for length in lengths]
@@ -134,7 +134,9 @@ class M2CProcessor(ProcessorMixin):
             return [encode(text) for text in texts]
         compose = PromptEncoder(self.tokenizer, self.composing_template)
         mapping = PromptEncoder(self.tokenizer, self.mapping_template)("")
-        return [compose(text) if text else mapping for text in texts]
+        prompts = [compose(text) for text in texts]
+        # A text can also be empty to the tokenizer only, such as one of nothing but punctuation.
+        return [prompt if prompt.text_length else mapping for prompt in prompts]
 
     @property
     def model_input_names(self) -> list[str]:

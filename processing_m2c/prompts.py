@@ -12,11 +12,13 @@ CLIP_CONTEXT_LENGTH = 77
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Token ids from start to end of text, where the pseudo-word stands, and whether the user's text had to be cut."""
+    """Token ids from start to end of text, where the pseudo-word stands, and how long the user's text was before and after
+    it was cut to fit."""
 
     input_ids: list[int]
     pseudo_word_position: int | None
-    was_cut: bool
+    text_length: int = 0
+    kept_length: int = 0
 
 
 class PromptEncoder:
@@ -32,8 +34,7 @@ class PromptEncoder:
     def __init__(self, tokenizer, template: str):
         self.tokenizer = tokenizer
         self.parts = [part for part in re.split(r"(\*|\{text\})", template) if part.strip()]
-        limit = tokenizer.model_max_length
-        self.context_length = limit if limit < 1_000_000 else CLIP_CONTEXT_LENGTH
+        self.context_length = context_length(tokenizer)
         self._fixed = {part: self._tokens(part) for part in self.parts if part != TEXT_FIELD}
         # Any single id serves: the model replaces its embedding.
         self._fixed[PSEUDO_WORD] = (self._tokens(PSEUDO_WORD) or [tokenizer.unk_token_id])[:1]
@@ -46,17 +47,23 @@ class PromptEncoder:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
 
     def __call__(self, text: str) -> EncodedPrompt:
-        input_ids, position, was_cut = [self.tokenizer.bos_token_id], None, False
+        input_ids, position, tokens = [self.tokenizer.bos_token_id], None, []
         for part in self.parts:
             if part == PSEUDO_WORD:
                 position = len(input_ids)
             if part == TEXT_FIELD:
                 tokens = self._tokens(text)
-                was_cut = len(tokens) > self._room
                 input_ids += tokens[: self._room]
             else:
                 input_ids += self._fixed[part]
-        return EncodedPrompt([*input_ids, self.tokenizer.eos_token_id], position, was_cut)
+        input_ids.append(self.tokenizer.eos_token_id)
+        return EncodedPrompt(input_ids, position, len(tokens), min(len(tokens), self._room))
+
+
+def context_length(tokenizer) -> int:
+    """Tokens that the text tower takes."""
+    limit = tokenizer.model_max_length
+    return limit if limit < 1_000_000 else CLIP_CONTEXT_LENGTH
 
 
 def check_template(template: str, name: str, fields: tuple[str, ...]) -> None:

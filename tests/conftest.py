@@ -1,11 +1,17 @@
 """Tiny models made on the spot; nothing here needs a network."""
 
 import os
+import sys
+from pathlib import Path
 
 
 # Before anything of Hugging Face is imported: a test that reaches for the network should fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+# `pytest` begins its search for modules in the folder of its own script, where an installed copy of train_accelerate.py lies;
+# of an editable installation that copy may be old.
+sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(sys.executable).parent]
 
 import pytest
 import torch

@@ -74,6 +74,9 @@ def test_a_fresh_process_gives_the_same_features(stage2, processor, tmp_path, pa
     assert result.stdout.strip().startswith("modeling_m2c" if package else "transformers_modules")
     loaded = load_file(out)
     torch.testing.assert_close(loaded["composed"], features(stage2, processor), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        text = stage2.get_text_features(**processor(text="a red circle", return_tensors="pt")).pooler_output
+    torch.testing.assert_close(loaded["text"], text, atol=1e-5, rtol=1e-5)
 
 
 def test_the_adapter_acts_on_composed_queries_only(stage2, processor, clip, tmp_path):
@@ -130,6 +133,29 @@ def test_the_folder(stage2, processor, tmp_path):
     for path in tmp_path.glob("*.json"):
         assert str(tmp_path.parent) not in path.read_text()
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+
+
+def test_an_untied_composing_encoder_is_kept(make_config, processor, tmp_path):
+    model = randomised_untied(make_config)
+    save_retriever(model, processor, tmp_path)
+    torch.testing.assert_close(features(load_model(str(tmp_path)), processor), features(model, processor))
+
+
+def randomised_untied(make_config) -> M2CModel:
+    torch.manual_seed(3)
+    model = M2CModel(make_config(tie_word_embeddings=False)).eval()
+    assert not torch.equal(
+        *(encoder.layers[0].mlp.fc1.weight for encoder in (model.composing_encoder, model.text_model.encoder))
+    )
+    return model
+
+
+def test_a_clip_that_ties_nothing_still_shares_its_encoder(clip, clip_path):
+    config = json.loads((clip_path / "config.json").read_text())
+    (clip_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    model = load_model(str(clip_path))
+    weight = clip.text_model.encoder.layers[0].mlp.fc1.weight
+    assert torch.equal(model.composing_encoder.layers[0].mlp.fc1.weight, weight)
 
 
 def test_stage_1_loads_as_the_clip_that_it_is(model, processor, clip, tmp_path):

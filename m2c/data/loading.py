@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from datasets import Dataset, Image, Value, load_dataset, load_from_disk
-from PIL import Image as PILImage
+from PIL.Image import Image as Picture
 
 from processing_m2c.images import open_image
 
@@ -33,12 +33,19 @@ def load_rows(name: str, columns: dict[str, str], image_columns: set[str], confi
         )
     if len(dataset) == 0:
         raise ValueError(f"the data set {name} has no rows in its split {split}")
-    for column in image_columns:
-        feature = dataset.features[columns[column]]
-        if feature not in (Image(), Image(decode=False), Value("string")):
-            raise ValueError(f"column {columns[column]!r} of {name} holds {feature}, not images")
-    wanted_names = {given: wanted for wanted, given in columns.items()}
-    return undecoded(dataset.select_columns(list(wanted_names)).rename_columns(wanted_names), image_columns)
+    for wanted, given in columns.items():
+        feature, is_image = dataset.features[given], wanted in image_columns
+        is_text = isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+        if not (is_text or (is_image and isinstance(feature, Image))):
+            raise ValueError(f"column {given!r} of {name} holds {feature}, not {'images' if is_image else 'texts'}")
+        if is_image and list(columns.values()).count(given) > 1:
+            raise ValueError(f"column {given!r} of {name} is named for two purposes")
+    # Two texts may share a column: the modification text can serve as the caption, for want of a better one.
+    shared = {wanted: given for wanted, given in columns.items() if list(columns.values()).count(given) > 1}
+    for wanted, given in shared.items():
+        dataset = dataset.add_column(f"_{wanted}", dataset[given][:])
+    names = {f"_{wanted}" if wanted in shared else given: wanted for wanted, given in columns.items()}
+    return undecoded(dataset.select_columns(list(names)).rename_columns(names), image_columns)
 
 
 def undecoded(dataset: Dataset, image_columns: set[str]) -> Dataset:
@@ -60,7 +67,7 @@ def _load(name: str, config: str | None, split: str) -> Dataset:
         raise ValueError(f"cannot load the {where} {name!r}, split {split!r}: {error}") from error
 
 
-def read_image(row: dict, column: str, index: int) -> PILImage.Image:
+def read_image(row: dict, column: str, index: int) -> Picture:
     """The image of one row as upright RGB.
 
     Raises:
@@ -72,10 +79,7 @@ def read_image(row: dict, column: str, index: int) -> PILImage.Image:
             raise ValueError("there is no image")
         if image["bytes"] is None:
             return open_image(Path(image["path"]))
-        return open_image(PILImage.open(io.BytesIO(image["bytes"])))
-    except (OSError, ValueError) as error:
+        return open_image(io.BytesIO(image["bytes"]))
+    except ValueError as error:
         path = f" ({image['path']})" if image and image["path"] else ""
-        raise ValueError(
-            f"row {index} of the data set has an unreadable image in column {column!r}{path}: {error}. "
-            "Mend the file, or leave the row out"
-        ) from error
+        raise ValueError(f"row {index} of the data set has an unreadable image in column {column!r}{path}: {error}") from error

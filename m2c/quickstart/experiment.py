@@ -15,8 +15,7 @@ from m2c.checkpoints import load_model, load_processor
 from m2c.data import scenes
 from m2c.evaluation.baselines import add, slerp
 from m2c.evaluation.scenes_benchmark import ScenesBenchmark
-from m2c.training import TrainingConfig, train
-from m2c.training.trainer import build_data
+from m2c.training import TrainingConfig, build_data, train
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
@@ -43,23 +42,24 @@ SLERP_SHARE = 0.35
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that becomes `output` when all went well, and vanishes otherwise.
+    """A folder inside `output` whose content moves to `output` when all went well, and vanishes otherwise.
 
     Raises:
         FileExistsError: if `output` exists and is not an empty folder.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists already; choose another folder with --output, or remove it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    is_new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
     try:
         yield partial
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-        output.chmod(0o755)  # mkdtemp's folders are private
+        for path in partial.iterdir():
+            path.rename(output / path.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if is_new and not any(output.iterdir()):
+            output.rmdir()
 
 
 def quickstart(output: Path, settings: Settings = FULL, seed: int = 0, say: Callable[[str], None] = print) -> dict:

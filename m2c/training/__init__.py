@@ -1,7 +1,7 @@
 """Training: the two stages of M2C under Accelerate."""
 
 from .config import TrainingConfig
-from .trainer import train
+from .trainer import build_data, train
 
 
-__all__ = ["TrainingConfig", "train"]
+__all__ = ["TrainingConfig", "build_data", "train"]

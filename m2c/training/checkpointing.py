@@ -3,12 +3,17 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from .config import TrainingConfig
 
 
 TRAINED_WEIGHTS = "trained.safetensors"
@@ -40,30 +45,46 @@ def register_checkpoint_hooks(accelerator: Accelerator) -> None:
     accelerator.register_load_state_pre_hook(load)
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> Path:
+def save_checkpoint(accelerator: Accelerator, config: TrainingConfig, step: int) -> Path:
     """Writes `output_dir/checkpoints/step_<step>`; it appears under this name only when it is complete."""
-    final = output_dir / "checkpoints" / f"step_{step:06d}"
+    final = Path(config.output_dir, "checkpoints", f"step_{step:06d}")
     partial = final.with_suffix(".partial")
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        Path(partial, PROGRESS).write_text(json.dumps({"step": step}) + "\n")
+        Path(partial, PROGRESS).write_text(json.dumps({"step": step, "run": _run_of(accelerator, config)}) + "\n")
+        shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
     accelerator.wait_for_everyone()
     return final
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: str) -> int:
-    """Restores a run and returns the number of steps that it has behind it.
+def load_checkpoint(accelerator: Accelerator, config: TrainingConfig) -> int:
+    """Restores the run from `config.resume` and returns the number of steps that it has behind it.
 
     Raises:
-        ValueError: if the folder is not a complete checkpoint.
+        ValueError: if the folder is not a complete checkpoint, or is of another run; the message names the differences.
     """
-    progress = Path(checkpoint, PROGRESS)
+    progress = Path(config.resume, PROGRESS)
     if not progress.is_file():
-        raise ValueError(f"{checkpoint} is not a checkpoint of a training run: it has no {PROGRESS}")
-    accelerator.load_state(checkpoint)
-    return json.loads(progress.read_text())["step"]
+        raise ValueError(f"{config.resume} is not a checkpoint of a training run: it has no {PROGRESS}")
+    try:
+        state = json.loads(progress.read_text())
+        then, now = state["run"], json.loads(json.dumps(_run_of(accelerator, config)))
+        changed = [f"{key} was {then.get(key)}, is {value}" for key, value in now.items() if then.get(key) != value]
+        if not changed:
+            accelerator.load_state(config.resume)
+            return state["step"]
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+        raise ValueError(f"the checkpoint {config.resume} cannot be read: {error}") from error
+    raise ValueError(f"the checkpoint {config.resume} is of another run: {'; '.join(changed)}")
+
+
+def _run_of(accelerator: Accelerator, config: TrainingConfig) -> dict:
+    """What must be the same for a resumed run to take the same steps."""
+    free = {"output_dir", "resume", "num_workers", "eval_steps", "checkpoint_steps", "log_steps"}
+    run = {name: value for name, value in asdict(config).items() if name not in free}
+    return {**run, "processes": accelerator.num_processes}

@@ -36,7 +36,9 @@ class TrainingConfig:
     target_column: str = _arg("Stage 2: column of the target images.", "target")
     modification_column: str = _arg("Stage 2: column of the modification texts.", "modification")
     reference_caption_column: str = _arg("Stage 2: column of the captions of the reference images.", "reference_caption")
-    max_samples: int | None = _arg("Use only so many rows. For 'scenes': how many to draw (default 6000 pairs, 2000 triplets).")
+    max_samples: int | None = _arg(
+        "Train on so many rows. Scenes draws them. (default: all; scenes: 6000 pairs, 2000 triplets)"
+    )
     cached_views: int | None = _arg(
         "Encode each image so often, augmented anew each time, before training, and keep the features in memory; 0 encodes in "
         "every step. Stage 2 does not augment: there 1 or 0. (default: 0; scenes: 1)"
@@ -53,7 +55,8 @@ class TrainingConfig:
     )
     learning_rate: float | None = _arg("Peak learning rate, cosine afterwards. (published: 1e-4; scenes: 1e-3 and 3e-3)")
     warmup_steps: int | None = _arg(
-        "Linear warm-up. (published: 10000 in stage 1, longer than the run, here 100; 100 in stage 2; scenes: 20)"
+        "Linear warm-up. (published: 10000 in stage 1, which is longer than the run, and 100 in stage 2; default: 30 and 100; "
+        "scenes: 20; if not given, at most a fifth of the run)"
     )
     weight_decay: float = _arg("Weight decay of AdamW, not applied to biases and norms. (published: 0.1)", 0.1)
     adam_beta1: float = _arg("First beta of AdamW. (published: 0.9)", 0.9)
@@ -82,11 +85,11 @@ class TrainingConfig:
     )
 
     injection_layers: list[int] | None = _arg(
-        "Stage 1: text blocks (0-based) after which to inject. (published: 3 7 9 of 12, scaled to the depth; scenes: 0 1 2)"
+        "Stage 1: text blocks (0-based) after which to inject. (published: 3 7 9 of 12; default: those, scaled to the depth)"
     )
     mapper_only: bool = _arg("Stage 1: no injection at all, which is Pic2Word.", False)
-    mapper_hidden_size: int = _arg("Stage 1: width of the token mapper. (published: 512)", 512)
-    injection_hidden_size: int = _arg("Stage 1: width of the injection. (published: 128)", 128)
+    mapper_hidden_size: int | None = _arg("Stage 1: width of the token mapper. (published and default: 512)")
+    injection_hidden_size: int | None = _arg("Stage 1: width of the injection. (published and default: 128)")
     lora_rank: int = _arg("Stage 2: rank of the LoRA adapters. (published: residual adapters of rank 128)", 16)
     lora_alpha: int = _arg("Stage 2: LoRA alpha; the adapters are scaled by alpha / rank.", 16)
     lora_dropout: float = _arg("Stage 2: dropout of the LoRA adapters.", 0.0)
@@ -103,14 +106,17 @@ class TrainingConfig:
             raise ValueError(f"--stage is 1 (mapping) or 2 (composing), not {self.stage}")
         if self.mapper_only and self.injection_layers:
             raise ValueError("--mapper_only has no injection; leave --injection_layers out")
+        cut_warmup = self.warmup_steps is None
         world = "scenes" if self.dataset == "scenes" else "published"
         for name, value in PRESETS[world, self.stage].items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if cut_warmup:
+            self.warmup_steps = min(self.warmup_steps, self.max_steps // 5)
         positive = ("max_steps", "batch_size", "learning_rate", "tau", "log_steps", "eval_steps", "lora_rank")
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in positive and value <= 0:
+            if item.name in positive and not value > 0:
                 raise ValueError(f"--{item.name} must be positive, not {value}")
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"--{item.name} must not be negative: {value}")
@@ -121,7 +127,7 @@ PRESETS = {
         "max_steps": 300,
         "batch_size": 1024,
         "learning_rate": 1e-4,
-        "warmup_steps": 100,
+        "warmup_steps": 30,
         "tau": 0.07,
         "cached_views": 0,
         "horizontal_flip": 0.5,
@@ -144,7 +150,6 @@ PRESETS = {
         "tau": 0.07,
         "cached_views": 1,
         "horizontal_flip": 0.0,
-        "injection_layers": [0, 1, 2],
     },
     ("scenes", 2): {
         "max_samples": 2000,

@@ -51,7 +51,7 @@ def mixed_hard_negatives(queries: torch.Tensor, targets: torch.Tensor, k: int) -
     hardest = logits.topk(min(k, len(everyone) - 1), dim=-1).indices
     similarity = targets @ everyone.T
     low, high = similarity.amin(dim=-1, keepdim=True), similarity.amax(dim=-1, keepdim=True)
-    weights = ((similarity - low) / (high - low)).gather(1, hardest)[..., None]
+    weights = ((similarity - low) / (high - low).clamp_min(1e-6)).gather(1, hardest)[..., None]
     mixed = weights * targets[:, None] + (1 - weights) * everyone[hardest]
     return (mixed @ queries[..., None])[..., 0]
 

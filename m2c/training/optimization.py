@@ -23,6 +23,5 @@ def build_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ad
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then a cosine to zero. A warm-up longer than a tenth of a short run would eat it: it is cut to that."""
-    warmup_steps = min(config.warmup_steps, max(1, config.max_steps // 10))
-    return get_cosine_schedule_with_warmup(optimizer, warmup_steps, config.max_steps)
+    """Linear warm-up, then a cosine to zero."""
+    return get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.max_steps)

@@ -86,7 +86,7 @@ class TripletSamples(torch.utils.data.Dataset):
             "reference": read_image(row, "reference", index),
             "target": read_image(row, "target", index),
             "modification": row["modification"] or "",
-            "caption": row["reference_caption"] or "",
+            "caption": row.get("reference_caption") or "",
         }
 
     def collate(self, samples: list[dict]) -> dict[str, torch.Tensor]:

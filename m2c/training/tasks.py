@@ -31,6 +31,11 @@ def unit(features: torch.Tensor) -> torch.Tensor:
     return normalize(features.float(), dim=-1)
 
 
+def in_float32(features: torch.Tensor) -> torch.autocast:
+    """Switches autocast off: at a temperature of 0.01 a cosine in bfloat16 is too coarse for a logit."""
+    return torch.autocast(features.device.type, enabled=False)
+
+
 class MappingTask(_Task):
     """Stage 1: trains token mapper and injection to write an image as a word. CLIP is frozen."""
 
@@ -47,6 +52,9 @@ class MappingTask(_Task):
         super().train(False)
         for module in self.trained_modules():
             module.train(mode)
+        # Activation checkpointing asks the layers themselves; what is inside them stays in eval mode.
+        for layer in self.model.composing_encoder.layers:
+            layer.training = mode
         return self
 
     def retrieve(self, image_tokens: torch.Tensor, image_embeds: torch.Tensor, **_) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,9 +74,10 @@ class MappingTask(_Task):
         config = self.config
         mapped, view_b = self.retrieve(image_tokens, image_embeds)
         view_a, captions = unit(image_tokens[:, 0]), unit(caption_embeds)
-        loss_b = symmetric_info_nce(mapped, view_b, config.tau)
-        loss_a = symmetric_info_nce(mapped, view_a, config.tau)
-        soft = soft_text_alignment(captions, view_b, mapped, config.tau)
+        with in_float32(mapped):
+            loss_b = symmetric_info_nce(mapped, view_b, config.tau)
+            loss_a = symmetric_info_nce(mapped, view_a, config.tau)
+            soft = soft_text_alignment(captions, view_b, mapped, config.tau)
         loss = loss_b + config.view_a_weight * loss_a + config.soft_weight * soft
         return {"loss": loss, "view_b": loss_b, "view_a": loss_a, "soft": soft}
 
@@ -132,16 +141,17 @@ class ComposingTask(_Task):
             pseudo_word, keys_values, input_ids, attention_mask, pseudo_word_position, target_embeds
         )
         references, captions = unit(reference_embeds), unit(caption_embeds)
-        comp = composing_loss(
-            composed,
-            targets,
-            config.tau,
-            hard_negatives=config.hard_negatives,
-            scale_hard_negatives=config.scale_hard_negatives,
-            references=references if config.reference_negatives else None,
-        )
-        mapping = symmetric_info_nce(references, mapped, config.tau)
-        teacher = references if config.soft_teacher == "reference" else targets
-        soft = soft_text_alignment(captions, teacher, mapped, config.tau)
+        with in_float32(mapped):
+            comp = composing_loss(
+                composed,
+                targets,
+                config.tau,
+                hard_negatives=config.hard_negatives,
+                scale_hard_negatives=config.scale_hard_negatives,
+                references=references if config.reference_negatives else None,
+            )
+            mapping = symmetric_info_nce(references, mapped, config.tau)
+            teacher = references if config.soft_teacher == "reference" else targets
+            soft = soft_text_alignment(captions, teacher, mapped, config.tau)
         loss = comp + config.mapping_weight * mapping + config.soft_weight * soft
         return {"loss": loss, "composing": comp, "mapping": mapping, "soft": soft}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from m2c.checkpoints import load_model, load_processor, save_retriever
+from m2c.checkpoints import is_m2c, load_model, load_processor, save_retriever
 from m2c.data import scenes
 from m2c.data.loading import load_rows, undecoded
 from m2c.evaluation.metrics import rank_gallery, recall_at_k
@@ -75,12 +76,15 @@ def train(config: TrainingConfig, features: CachedFeatures | None = None) -> tup
 
 
 def prepare_output_dir(config: TrainingConfig) -> Path:
+    """Makes the output folder. One that holds anything is accepted only to go on from a checkpoint that lies in it."""
     output_dir = Path(config.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; choose another --output_dir")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and config.resume is None:
+    is_own = config.resume is not None and output_dir.resolve() in Path(config.resume).resolve().parents
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not is_own:
         raise FileExistsError(
-            f"{output_dir} exists and is not empty; choose another --output_dir, remove it, or continue it with --resume"
+            f"{output_dir} exists and is not empty; choose another --output_dir, remove it, or go on from one of its own "
+            "checkpoints with --resume"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     return output_dir
@@ -96,6 +100,8 @@ def build_model(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
             injection_hidden_size=config.injection_hidden_size,
         )
     else:
+        if not is_m2c(config.model):
+            raise ValueError(f"stage 2 starts from what stage 1 wrote; {config.model!r} is a plain CLIP. Train --stage 1 first")
         model = load_model(config.model)
         add_composing_adapter(model, config)
     if config.gradient_checkpointing:
@@ -140,6 +146,8 @@ def _read_rows(config: TrainingConfig) -> Dataset:
         rows = draw(config.max_samples + config.validation_size, seed=config.seed)
         return undecoded(rows, IMAGE_COLUMNS & set(columns))
     names = {column: getattr(config, f"{column}_column") for column in columns}
+    if config.stage == 2 and config.soft_weight == 0:
+        del names["reference_caption"]  # nothing else needs it
     return load_rows(config.dataset, names, IMAGE_COLUMNS & set(columns), config.dataset_config, config.dataset_split)
 
 
@@ -168,7 +176,9 @@ class _Run:
         self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
         register_checkpoint_hooks(accelerator)
         accelerator.register_for_checkpointing(self.schedule)
-        self.step = load_checkpoint(accelerator, config.resume) if config.resume else 0
+        self.step = load_checkpoint(accelerator, config) if config.resume else 0
+        if accelerator.is_main_process:
+            self._forget_log_after(self.step)
         self.validation: dict[str, float] = {}
 
     def fit(self) -> None:
@@ -231,7 +241,7 @@ class _Run:
             self.validation = self._validate()
             self._write({"step": self.step, **self.validation})
         if config.checkpoint_steps and (self.step % config.checkpoint_steps == 0 or last):
-            save_checkpoint(self.accelerator, self.output_dir, self.step)
+            save_checkpoint(self.accelerator, config, self.step)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -250,10 +260,25 @@ class _Run:
             with open(self.output_dir / LOG, "a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
 
+    def _forget_log_after(self, step: int) -> None:
+        """A resumed run writes the steps after its checkpoint again."""
+        log = self.output_dir / LOG
+        if log.exists():
+            lines = [
+                line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if json.loads(line)["step"] <= step
+            ]
+            log.write_text("".join(lines), encoding="utf-8")
+
     def write_record(self) -> None:
         """What was run: the configuration, the size of data and model, and the last validation."""
+        config = asdict(self.config)
+        for key in ("output_dir", "resume"):
+            del config[key]
+        for key in ("model", "dataset"):
+            if os.path.exists(config[key]):
+                config[key] = Path(config[key]).name  # where it lies on this machine is nobody's business
         record = {
-            "config": asdict(self.config),
+            "config": config,
             "processes": self.accelerator.num_processes,
             "training_rows": len(self.data),
             "trained_parameters": sum(parameter.numel() for parameter in self.trained),

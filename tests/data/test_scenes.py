@@ -1,7 +1,10 @@
 import hashlib
 import io
+import json
+from collections import defaultdict
 
 import pytest
+import torch
 from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +13,11 @@ from transformers import AutoTokenizer, CLIPModel
 
 from m2c.data import scenes
 from m2c.data.image_folder import write_image_folder
+from m2c.data.scenes.datasets import _query
 from m2c.data.scenes.edits import EDIT_KINDS, apply_edits, random_edits
-from m2c.data.scenes.language import full_caption, modification_text, random_caption
+from m2c.data.scenes.language import full_caption, modification_text, plain_caption, random_caption
 from m2c.data.scenes.rendering import render_array
-from m2c.data.scenes.train_clip import build_tokenizer
+from m2c.data.scenes.train_clip import build_tokenizer, parse_args, recall_among
 from m2c.data.scenes.world import BACKGROUNDS, CELLS, random_scene, seeded
 
 
@@ -128,21 +132,22 @@ def test_composed_retrieval(benchmark):
 
 
 def test_answers_are_all_images_of_the_edited_scene():
-    """Checked against the pixels' own scenes, drawn again from the seed, in a test set large enough for coincidences."""
-    from m2c.data.scenes.datasets import _query
-
-    data = scenes.composed_retrieval(700, seed=0)["queries"]
-    several = [query for query in data if len(query["answer_ids"]) > 1]
-    captions = {}
-    for index, query in enumerate(data):
-        reference, edits, _ = _query(seeded("composed-retrieval", 0, index))
-        captions[query["reference_id"]] = full_caption(reference)
-        captions[query["target_id"]] = query["target_caption"]
-        assert full_caption(apply_edits(reference, edits)) == query["target_caption"]
-    assert several, "the test set is large enough for two queries to ask for the same scene"
-    for query in several:
-        for answer in query["answer_ids"]:
-            assert captions.get(answer, query["target_caption"]) == query["target_caption"]
+    """Every picture of the gallery is drawn again from the seed, to know which scene it shows."""
+    queries, gallery = (scenes.composed_retrieval(700, seed=0)[split] for split in ("queries", "gallery"))
+    shown = {}
+    for index in range(700):
+        rng = seeded("composed-retrieval", 0, index)
+        reference, edits, others = _query(rng)
+        for scene in (reference, apply_edits(reference, edits), *others):
+            shown[render_array(scene, rng).tobytes()] = full_caption(scene)
+    caption_of = [shown[image.tobytes()] for image in gallery["image"]]
+    images_of = defaultdict(set)
+    for position, caption in enumerate(caption_of):
+        images_of[caption].add(position)
+    for query in queries:
+        assert set(query["answer_ids"]) == images_of[query["target_caption"]]
+        assert caption_of[query["reference_id"]] == query["reference_caption"]
+    assert any(len(query["answer_ids"]) > 1 for query in queries), "the test set is large enough for coincidences"
 
 
 def test_image_folders_are_read_by_others(tmp_path, benchmark):
@@ -176,8 +181,16 @@ def test_image_folder_keeps_the_files_as_they_are(tmp_path):
 
 
 def test_the_shipped_clip():
-    model = CLIPModel.from_pretrained(scenes.CLIP_PATH)
+    model = CLIPModel.from_pretrained(scenes.CLIP_PATH, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(scenes.CLIP_PATH)
     assert len(tokenizer) == model.config.text_config.vocab_size and model.config.text_config.eos_token_id != 2
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
     assert sum(path.stat().st_size for path in scenes.CLIP_PATH.iterdir()) < 8e6
+    assert recall_among(model, tokenizer, plain_caption, rounds=2) > 0.78
+    assert recall_among(model, tokenizer, lambda rng, scene: full_caption(scene), rounds=2) > 0.95
+
+
+def test_the_record_of_the_shipped_clip_names_the_settings_of_the_script():
+    record = json.loads((scenes.CLIP_PATH / "training.json").read_text())
+    settings = vars(parse_args(["--output", "unused"]))
+    assert {name: record[name] for name in settings if name != "output"} == {k: v for k, v in settings.items() if k != "output"}

@@ -24,8 +24,8 @@ def test_card_of_a_model_from_the_hub(tmp_path):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_card_of_a_model_from_a_folder_keeps_the_path_to_itself(tmp_path, stage):
-    write_record(tmp_path, stage=stage, model=str(tmp_path / "stage1"), dataset=str(tmp_path / "mine"))
+def test_card_of_a_model_from_a_folder(tmp_path, stage):
+    write_record(tmp_path, stage=stage, model="stage1", dataset="mine")
     card = ModelCard.load(write_model_card(tmp_path))
-    assert str(tmp_path) not in str(card) and "| started from | stage1 |" in card.text
+    assert "| started from | stage1 |" in card.text and card.data.base_model is None and card.data.datasets is None
     assert ("pip install peft" in card.text) == (stage == 2) and "## Results" not in card.text

@@ -1,3 +1,4 @@
+import io
 import logging
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessorPil
 
+from m2c.data.scenes.train_clip import build_tokenizer
 from processing_m2c import M2CProcessor
 
 
@@ -40,7 +42,7 @@ def test_images_alone_and_text_alone(processor, tokenizer):
     assert torch.equal(ours.attention_mask, theirs.attention_mask)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\t\n"])
+@pytest.mark.parametrize("text", ["", "   ", "\n\t\n", "!!!", "\u200b"])
 def test_no_text_is_the_mapping_prompt(processor, text):
     assert tokens(processor, text) == ["<start>", "a", "photo", "of", "*", "<end>"]
 
@@ -191,6 +193,8 @@ def test_arrays_and_tensors(processor):
         processor(images=array, return_tensors="pt").pixel_values,
         processor(images=Image.fromarray(array), return_tensors="pt").pixel_values,
     )
+    for shape in ((20, 30), (20, 30, 4)):
+        assert processor(images=np.zeros(shape, np.uint8), return_tensors="pt").pixel_values.shape == (1, 3, 32, 32)
     assert processor(images=torch.rand(4, 3, 20, 30), return_tensors="pt").pixel_values.shape == (4, 3, 32, 32)
 
 
@@ -230,6 +234,28 @@ def test_unreadable_images_are_named(processor, tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.png cannot be read .*; check the file, or leave it out"):
         processor(images=[red(), path])
+
+
+def test_a_tokenizer_that_states_no_length_has_that_of_clip(image_processor):
+    tokenizer = build_tokenizer()
+    tokenizer.model_max_length = int(1e30)
+    processor = M2CProcessor(image_processor, tokenizer)
+    assert len(processor(images=red(), text="red " * 200, padding="max_length").input_ids[0]) == 77
+    assert len(processor(images=red(), text="is red", padding="max_length").input_ids[0]) == 77
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG", "DDS"]), st.data())
+def test_a_damaged_file_is_an_image_or_a_value_error(any_processor, kind, data):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        any_processor(images=io.BytesIO(bytes(content)))
+    except ValueError as error:
+        assert "cannot be read" in str(error)
 
 
 def test_truncated_image_is_named(processor, tmp_path):

@@ -1,6 +1,7 @@
 """The quickstart at toy size: everything that it writes, twice the same."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,8 +64,18 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_may_exist(tmp_path):
-    (tmp_path / "out").mkdir()
+@pytest.mark.parametrize("link", [False, True])
+def test_an_empty_folder_may_exist(tmp_path, link, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    if not link:
+        (tmp_path / "out").unlink()
+        (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "real")
+    with new_folder(Path(".")) as folder:
+        (folder / "here.txt").write_text("here")
+    assert (tmp_path / "real" / "here.txt").exists()
+    (tmp_path / "real" / "here.txt").unlink()
     with new_folder(tmp_path / "out") as folder:
         (folder / "whole.txt").write_text("whole")
     assert (tmp_path / "out" / "whole.txt").read_text() == "whole"
@@ -75,10 +86,14 @@ def test_an_empty_folder_may_exist(tmp_path):
 )
 def test_what_exists_is_left_alone(tmp_path, make):
     make(tmp_path / "out")
-    before = sorted(path.name for path in tmp_path.rglob("*"))
+
+    def content() -> dict:
+        return {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = content()
     result = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "out")])
     assert result.exit_code == 1 and "exists already; choose another folder with --output" in result.output
-    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert content() == before
 
 
 def test_interruption_has_a_message(tmp_path, monkeypatch):

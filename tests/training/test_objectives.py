@@ -73,6 +73,11 @@ def test_mixed_hard_negatives(features, k):
     )
 
 
+def test_mixed_hard_negatives_of_equal_targets_are_finite(features):
+    queries, targets, *_ = features
+    assert torch.isfinite(mixed_hard_negatives(queries, targets[:1].expand(6, -1), 3)).all()
+
+
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("k", [0, 3])
 @pytest.mark.parametrize("with_references", [True, False])

@@ -9,11 +9,13 @@ from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
+from transformers.models.clip.modeling_clip import CLIPAttention
 
 import train_accelerate
 from m2c.data import scenes
 from m2c.data.image_folder import write_image_folder
 from m2c.training import TrainingConfig, train
+from m2c.training.trainer import _Run
 
 
 FAST = ["--max_steps", "6", "--batch_size", "4", "--max_samples", "14", "--log_steps", "1"]
@@ -121,14 +123,28 @@ def test_a_full_output_folder_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_mapper_only_and_gradient_checkpointing(clip_path, tmp_path):
-    common = [*FAST, "--mapper_hidden_size", 16, "--model", clip_path, "--mapper_only"]
-    assert run(*common, "--output_dir", tmp_path / "a") == 0
-    assert run(*common, "--output_dir", tmp_path / "b", "--gradient_checkpointing") == 0
-    assert not [name for name in weights_of(tmp_path / "a") if "injection" in name]
-    first, second = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], atol=1e-4, rtol=1e-3)
+def test_mapper_only(clip_path, tmp_path):
+    arguments = [*FAST, "--mapper_hidden_size", 16, "--model", clip_path, "--mapper_only"]
+    assert run(*arguments, "--output_dir", tmp_path / "out") == 0
+    assert not [name for name in weights_of(tmp_path / "out") if "injection" in name]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_activation_checkpointing_computes_twice_and_changes_nothing(clip_path, stage1, tmp_path, stage, monkeypatch):
+    calls = []
+    forward = CLIPAttention.forward
+    monkeypatch.setattr(CLIPAttention, "forward", lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1])
+    start = [*SMALL, "--model", clip_path] if stage == 1 else ["--stage", 2, "--model", stage1]
+    counts = []
+    for name, flags in (("plain", []), ("checkpointed", ["--gradient_checkpointing"])):
+        calls.clear()
+        assert run(*FAST, *start, "--cached_views", 1, "--output_dir", tmp_path / name, *flags) == 0
+        counts.append(len(calls))
+    # Four layers in each of six steps, and in stage 2 two prompts.
+    assert counts[1] - counts[0] == 6 * 4 * stage
+    plain, checkpointed = weights_of(tmp_path / "plain"), weights_of(tmp_path / "checkpointed")
+    for name in plain:
+        torch.testing.assert_close(plain[name], checkpointed[name], atol=1e-4, rtol=1e-3)
 
 
 def test_mixed_precision(clip_path, tmp_path):
@@ -136,13 +152,61 @@ def test_mixed_precision(clip_path, tmp_path):
     assert {tensor.dtype for tensor in weights_of(tmp_path / "out").values()} <= {torch.float16, torch.float32, torch.int64}
 
 
-def test_interruption(clip_path, tmp_path, capsys, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+def test_interruption_says_where_to_go_on(clip_path, tmp_path, capsys, monkeypatch):
+    log = _Run._log
 
-    monkeypatch.setattr("m2c.training.trainer._Run.fit", interrupt)
-    assert run(*FAST, *SMALL, "--model", clip_path, "--output_dir", tmp_path / "out") == 130
-    assert "interrupted" in capsys.readouterr().err
+    def interrupt_at_step_5(self, *args):
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return log(self, *args)
+
+    arguments = [*FAST, *SMALL, "--model", clip_path]
+    checkpoints = ["--checkpoint_steps", 2]
+    assert run(*arguments, *checkpoints, "--output_dir", tmp_path / "whole") == 0
+    monkeypatch.setattr(_Run, "_log", interrupt_at_step_5)
+    assert run(*arguments, "--output_dir", tmp_path / "none") == 130
+    assert "no checkpoint was written" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert run(*arguments, *checkpoints, "--output_dir", out) == 130
+    assert f"go on with --resume {out}/checkpoints/step_000004" in capsys.readouterr().err
+    monkeypatch.setattr(_Run, "_log", log)
+    assert run(*arguments, *checkpoints, "--output_dir", out, "--resume", out / "checkpoints" / "step_000004") == 0
+    assert [entry["step"] for entry in log_of(out)] == [1, 2, 3, 4, 5, 6]
+    assert_same_weights(tmp_path / "whole", out)
+
+
+def test_a_checkpoint_of_another_run_is_refused(clip_path, tmp_path, capsys):
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--output_dir", tmp_path / "out"]
+    assert run(*arguments, "--checkpoint_steps", 4) == 0
+    resume = ["--resume", tmp_path / "out" / "checkpoints" / "step_000004"]
+    assert run(*arguments, *resume, "--seed", 3, "--learning_rate", 1e-5) == 1
+    assert "is of another run: learning_rate was 0.001, is 1e-05; seed was 0, is 3" in capsys.readouterr().err
+    for name in ("trained.safetensors", "optimizer.bin"):
+        broken = resume[1] / name
+        broken.write_bytes(broken.read_bytes()[:50])
+        assert run(*arguments, *resume) == 1
+        assert "step_000004 cannot be read" in capsys.readouterr().err
+
+
+def test_resume_overwrites_no_other_folder(clip_path, tmp_path, capsys):
+    arguments = [*FAST, *SMALL, "--model", clip_path]
+    assert run(*arguments, "--checkpoint_steps", 4, "--output_dir", tmp_path / "out") == 0
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "README.md").write_text("mine")
+    resume = ["--resume", tmp_path / "out" / "checkpoints" / "step_000004"]
+    assert run(*arguments, "--output_dir", tmp_path / "precious", *resume) == 1
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert (tmp_path / "precious" / "README.md").read_text() == "mine"
+
+
+def test_stage_2_needs_stage_1(clip_path, tmp_path, capsys):
+    assert run(*FAST, "--stage", 2, "--model", clip_path, "--output_dir", tmp_path / "out") == 1
+    assert "stage 2 starts from what stage 1 wrote" in capsys.readouterr().err
+
+
+def test_an_m2c_checkpoint_keeps_its_configuration(stage1, tmp_path, capsys):
+    assert run(*FAST, "--model", stage1, "--output_dir", tmp_path / "out", "--mapper_only") == 1
+    assert "is an M2C checkpoint with injection_layers [0, 2], not []" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -180,11 +244,38 @@ def test_a_missing_column_is_named(pairs_folder, clip_path, tmp_path, capsys):
     assert "--caption_column" in message
 
 
-def test_an_unreadable_image_is_named(pairs_folder, clip_path, tmp_path, capsys):
+@pytest.mark.parametrize("arguments", [["--cached_views", 1], [], ["--num_workers", 1]])
+def test_an_unreadable_image_is_named(pairs_folder, clip_path, tmp_path, capsys, arguments):
     (pairs_folder / "image" / "000007.png").write_bytes(b"not an image")
-    assert on_folder(pairs_folder, clip_path, tmp_path, "--cached_views", 1) == 1
+    assert on_folder(pairs_folder, clip_path, tmp_path, "--max_steps", 4, *arguments) == 1
     message = capsys.readouterr().err
-    assert "row 7 of the data set has an unreadable image in column 'image'" in message and "000007.png" in message
+    assert "error: row 7 of the data set has an unreadable image in column 'image'" in message
+    assert "000007.png" in message and "Traceback" not in message
+
+
+def test_one_column_for_two_purposes_and_no_caption_at_all(stage1, tmp_path):
+    """The modification text can stand in for a missing caption; without soft alignment none is needed."""
+    rows = scenes.triplets(8).remove_columns("reference_caption")
+    rows.save_to_disk(tmp_path / "triplets")
+    arguments = ["--max_steps", 2, "--batch_size", 4, "--stage", 2, "--model", stage1, "--dataset", tmp_path / "triplets"]
+    assert run(*arguments, "--output_dir", tmp_path / "a", "--reference_caption_column", "modification") == 0
+    assert run(*arguments, "--output_dir", tmp_path / "b", "--soft_weight", 0) == 0
+    assert run(*arguments, "--output_dir", tmp_path / "c") == 1
+    assert run(*arguments, "--output_dir", tmp_path / "d", "--soft_weight", 0, "--target_column", "reference") == 1
+
+
+def test_captions_must_be_texts(clip_path, tmp_path, capsys):
+    rows = scenes.pairs(8).map(lambda row: {"captions": [row["caption"]]})
+    rows.save_to_disk(tmp_path / "pairs")
+    assert on_folder(tmp_path / "pairs", clip_path, tmp_path, "--caption_column", "captions") == 1
+    assert "column 'captions'" in capsys.readouterr().err
+
+
+def test_a_clip_without_its_tokenizer_is_named(clip_path, tmp_path, capsys):
+    for path in clip_path.glob("token*"):
+        path.unlink()
+    assert run(*FAST, "--model", clip_path, "--output_dir", tmp_path / "out") == 1
+    assert f"cannot load a CLIP from '{clip_path}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -193,7 +284,7 @@ def test_an_unreadable_image_is_named(pairs_folder, clip_path, tmp_path, capsys)
         (["--dataset", "no/such-set"], "no such folder, and it was not found on the Hub"),
         (["--batch_size", 1000], "--batch_size 1000 times 1 processes is more than the 10 rows"),
         (["--validation_size", 10], "--validation_size 10 leaves nothing of 10 rows"),
-        (["--image_column", "caption"], "unreadable image"),
+        (["--image_column", "caption"], "column 'caption' of"),
         (["--model", "no/such-model"], "cannot load a CLIP from 'no/such-model'"),
         (["--learning_rate", -1], "--learning_rate must be positive"),
     ],

@@ -44,7 +44,7 @@ def _distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if shape == "cross":
         return np.maximum(np.minimum(au, av) - 0.3, np.maximum(au, av) - 0.95)
     if shape == "moon":
-        return np.maximum(radius - 1.0, 0.8 - np.sqrt((u - 0.55) ** 2 + v * v))
+        return np.maximum(radius - 1.0, 0.8 - np.sqrt((u - 0.55) * (u - 0.55) + v * v))
     # A star is what lies outside at most one of the five sides of its inner pentagon: the second largest side distance.
     sides = np.stack([x * u + y * v for x, y in _PENTAGON]) - 0.36
     return np.sort(sides, axis=0)[-2]
@@ -72,7 +72,8 @@ def _draw(canvas: np.ndarray, item: SceneObject, rng: Random, zoom: float) -> No
     cy = middle + zoom * ((row + 0.5) * _CELL - middle) + 4 * rng.random() - 2
     radius = RADIUS[item.size] * zoom * (0.92 + 0.16 * rng.random())
     tangent = 0.12 * (2 * rng.random() - 1)  # of half the rotation: about 14 degrees either way
-    cosine, sine = (1 - tangent**2) / (1 + tangent**2), 2 * tangent / (1 + tangent**2)
+    square = tangent * tangent
+    cosine, sine = (1 - square) / (1 + square), 2 * tangent / (1 + square)
     color = _jittered_color(rng, COLORS[item.color], 14)
 
     # Only the window that the object can touch.
