@@ -85,7 +85,8 @@ class TrainingConfig:
     )
 
     injection_layers: list[int] | None = _arg(
-        "Stage 1: text blocks (0-based) after which to inject. (published: 3 7 9 of 12; default: those, scaled to the depth)"
+        "Stage 1: text blocks (0-based) after which to inject. (published: 3 7 9 of 12; default: those, scaled to the depth; "
+        "the CLIP of scenes: 0 1 2)"
     )
     mapper_only: bool = _arg("Stage 1: no injection at all, which is Pic2Word.", False)
     mapper_hidden_size: int | None = _arg("Stage 1: width of the token mapper. (published and default: 512)")
@@ -111,6 +112,8 @@ class TrainingConfig:
         for name, value in PRESETS[world, self.stage].items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if self.model == "scenes" and self.injection_layers is None and not self.mapper_only:
+            self.injection_layers = list(SCENES_INJECTION_LAYERS)
         if cut_warmup:
             self.warmup_steps = min(self.warmup_steps, self.max_steps // 5)
         positive = ("max_steps", "batch_size", "learning_rate", "tau", "log_steps", "eval_steps", "lora_rank")
@@ -121,6 +124,9 @@ class TrainingConfig:
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"--{item.name} must not be negative: {value}")
 
+
+# The tiny CLIP has four text blocks; of the published layers only two would be left there.
+SCENES_INJECTION_LAYERS = (0, 1, 2)
 
 PRESETS = {
     ("published", 1): {
