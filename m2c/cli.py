@@ -27,10 +27,13 @@ def quickstart(
     report.md, report.json, retrieval.png and a model that AutoModel loads.
     """
     # Imported here: `m2c --help` should not wait for torch.
+    from transformers.utils import logging
+
     from m2c.quickstart import FULL, QUICK
     from m2c.quickstart import quickstart as run
     from m2c.quickstart.report import table
 
+    logging.disable_progress_bar()  # of reading and writing small files; those of the work itself stay
     try:
         report = run(output, QUICK if quick else FULL, seed, say=typer.echo)
     except (ValueError, OSError) as error:
