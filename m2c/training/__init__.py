@@ -1,7 +1,8 @@
 """Training: the two stages of M2C under Accelerate."""
 
 from .config import TrainingConfig
-from .trainer import build_data, train
+from .data import build_data
+from .trainer import train
 
 
 __all__ = ["TrainingConfig", "build_data", "train"]
