@@ -19,7 +19,7 @@ REQUIRED = [
     "matplotlib>=3.8",
 ]
 TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"]
-EXTRAS = {"test": TEST, "dev": TEST}
+EXTRAS = {"test": TEST}
 
 setup(
     name="m2c",

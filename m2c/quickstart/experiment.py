@@ -16,6 +16,7 @@ from m2c.data import scenes
 from m2c.evaluation.baselines import add, slerp
 from m2c.evaluation.scenes_benchmark import ScenesBenchmark
 from m2c.training import TrainingConfig, build_data, train
+from m2c.training.config import PRESETS
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
@@ -34,7 +35,14 @@ class Settings:
     queries: int
 
 
-FULL = Settings(pairs=6000, stage1_steps=160, triplets=2000, stage2_steps=260, queries=500)
+_STAGE1, _STAGE2 = PRESETS["scenes", 1], PRESETS["scenes", 2]
+FULL = Settings(
+    pairs=_STAGE1["max_samples"],
+    stage1_steps=_STAGE1["max_steps"],
+    triplets=_STAGE2["max_samples"],
+    stage2_steps=_STAGE2["max_steps"],
+    queries=500,
+)
 QUICK = Settings(pairs=1500, stage1_steps=60, triplets=800, stage2_steps=80, queries=100)
 
 SLERP_SHARE = 0.35
@@ -54,7 +62,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
     try:
         yield partial
-        for path in partial.iterdir():
+        for path in list(partial.iterdir()):
             path.rename(output / path.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

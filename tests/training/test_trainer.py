@@ -64,9 +64,9 @@ def test_both_stages(stage1, clip, tmp_path):
         assert torch.equal(model.state_dict()[name], tensor), f"CLIP is frozen: {name}"
     adapter = load_file(out / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in adapter.items() if "lora_B" in name)
-    assert_same_base = {name: tensor for name, tensor in load_file(out / "model.safetensors").items()}
+    base = load_file(out / "model.safetensors")
     for name, tensor in load_file(stage1 / "model.safetensors").items():
-        assert torch.equal(assert_same_base[name], tensor), f"stage 2 trains nothing but adapters: {name}"
+        assert torch.equal(base[name], tensor), f"stage 2 trains nothing but adapters: {name}"
     card = (out / "README.md").read_text()
     assert "composed-image-retrieval" in card and str(tmp_path) not in card
 
