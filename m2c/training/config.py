@@ -53,7 +53,7 @@ class TrainingConfig:
         "Samples per step and process; negatives come from the batches of all processes. (published: 1024 over all; "
         "scenes: 256 and 128)"
     )
-    learning_rate: float | None = _arg("Peak learning rate, cosine afterwards. (published: 1e-4; scenes: 4e-3 and 3e-3)")
+    learning_rate: float | None = _arg("Peak learning rate, cosine afterwards. (published: 1e-4; scenes: 8e-3 and 3e-3)")
     warmup_steps: int | None = _arg(
         "Linear warm-up. (published: 10000 in stage 1, which is longer than the run, and 100 in stage 2; default: 30 and 100; "
         "scenes: 20; if not given, at most a fifth of the run)"
@@ -151,7 +151,7 @@ PRESETS = {
         "max_samples": 6000,
         "max_steps": 160,
         "batch_size": 256,
-        "learning_rate": 4e-3,
+        "learning_rate": 8e-3,
         "warmup_steps": 20,
         "tau": 0.07,
         "cached_views": 1,

@@ -180,7 +180,7 @@ def test_a_checkpoint_of_another_run_is_refused(clip_path, tmp_path, capsys):
     assert run(*arguments, "--checkpoint_steps", 4) == 0
     resume = ["--resume", tmp_path / "out" / "checkpoints" / "step_000004"]
     assert run(*arguments, *resume, "--seed", 3, "--learning_rate", 1e-5) == 1
-    assert "is of another run: learning_rate was 0.004, is 1e-05; seed was 0, is 3" in capsys.readouterr().err
+    assert "is of another run: learning_rate was 0.008, is 1e-05; seed was 0, is 3" in capsys.readouterr().err
     for name in ("trained.safetensors", "optimizer.bin"):
         broken = resume[1] / name
         broken.write_bytes(broken.read_bytes()[:50])
