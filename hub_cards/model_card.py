@@ -6,7 +6,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 
-TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+TEMPLATES = Path(__file__).parent / "templates"
+USAGE = (TEMPLATES / "usage.md").read_text(encoding="utf-8").strip()
 
 
 def write_model_card(directory: str | Path, results: dict[str, float] | None = None) -> Path:
@@ -25,15 +26,17 @@ def write_model_card(directory: str | Path, results: dict[str, float] | None = N
     data = ModelCardData(
         library_name="transformers",
         tags=["composed-image-retrieval", "zero-shot", "clip", "m2c"],
-        base_model=config["model"] if _is_on_hub(config["model"]) else None,
-        datasets=[config["dataset"]] if _is_on_hub(config["dataset"]) else None,
+        base_model=config["model"] if is_on_hub(config["model"]) else None,
+        datasets=[config["dataset"]] if is_on_hub(config["dataset"]) else None,
     )
-    card = ModelCard.from_template(data, str(TEMPLATE), config=config, record=record, results=results)
+    card = ModelCard.from_template(
+        data, str(TEMPLATES / "model_card.md"), config=config, record=record, results=results, usage=USAGE
+    )
     path = directory / "README.md"
     card.save(path)
     return path
 
 
-def _is_on_hub(name: str) -> bool:
-    # Of local folders the record keeps the last part only.
+def is_on_hub(name: str) -> bool:
+    """Whether a name in a record is a repository's: of local folders the record keeps the last part only."""
     return "/" in name

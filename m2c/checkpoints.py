@@ -1,11 +1,14 @@
 """Loads a CLIP as an M2C model with its processor, and writes retrievers that anyone can load."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPConfig
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPConfig
+from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from m2c.data import scenes
@@ -18,16 +21,31 @@ def resolve(name: str) -> str:
     return str(scenes.CLIP_PATH) if name == "scenes" else name
 
 
+def public_name(name: str) -> str:
+    """A repository's name as it is; of a local folder the last part, as where it lies is nobody's business."""
+    return Path(name).name if os.path.exists(name) else name
+
+
 def is_m2c(name: str) -> bool:
     """Whether the checkpoint is one of M2C, and not a plain CLIP. Raises `ValueError` if it is neither."""
-    config = _reading(name, AutoConfig.from_pretrained, resolve(name))
+    config = _reading(name, lambda: AutoConfig.from_pretrained(_base_of(name)))
     if not isinstance(config, CLIPConfig):
         raise ValueError(f"cannot load a CLIP from {name!r}: it is a {config.model_type!r} model")
     return isinstance(config, M2CConfig)
 
 
+def _base_of(name: str) -> str:
+    """Where the configuration lies: an adapter alone has none, and names its base."""
+    path = resolve(name)
+    adapter_config = find_adapter_config_file(path)
+    if adapter_config is None:
+        return path
+    return json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"] or path
+
+
 def load_model(name: str, **config_overrides) -> M2CModel:
-    """An M2C model in float32, from an M2C checkpoint or from a plain CLIP, to which untrained M2C modules are added.
+    """An M2C model in float32: from a repository of M2C (an adapter finds its base), or from a plain CLIP, to which untrained
+    M2C modules are added.
 
     Args:
         name: see [`resolve`].
@@ -85,7 +103,16 @@ def load_processor(name: str, **arguments) -> M2CProcessor:
     return M2CProcessor(image_processor, tokenizer, **arguments)
 
 
-def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Path) -> None:
+def fingerprint(model: M2CModel) -> str:
+    """A hash of all weights, to be kept in `config.fingerprint`: adapters that are trained on the model record it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_base_weights(model).items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save_retriever(model: M2CModel, processor: M2CProcessor | BaseImageProcessor, directory: str | Path) -> None:
     """Writes weights, adapter, processor and code: a folder that `AutoModel.from_pretrained` loads.
 
     The weights are those of the model without its adapters; an adapter, if there is one, lies beside them, as
@@ -94,18 +121,46 @@ def save_retriever(model: M2CModel, processor: M2CProcessor, directory: str | Pa
     """
     directory = Path(directory)
     model.config.has_composing_adapter = model._hf_peft_config_loaded
-    base_weights = {
-        name.replace(".base_layer.", "."): _narrow(tensor)
+    with torch.device("meta"):
+        skeleton = type(model)(model.config)
+    skeleton.save_pretrained(directory, state_dict=_base_weights(model))
+    if model._hf_peft_config_loaded:
+        model.save_pretrained(directory)
+        # PEFT records the folder that the base was loaded from: a path of this machine, and here the base is beside it.
+        _set_base(directory, None)
+    processor.save_pretrained(directory)
+
+
+def save_adapter(model: M2CModel, processor: M2CProcessor, directory: str | Path, base: str) -> None:
+    """Writes the active adapter of stage 2 alone, a few MB. `AutoModel.from_pretrained` finds its base by name.
+
+    Args:
+        model: a model with a composing adapter.
+        processor: its processor; written too, so that `AutoProcessor` loads from the same folder.
+        directory: where to.
+        base: the stage-1 model that the adapter was trained on: a repository of the Hub, or a folder, which must stay where it
+            is.
+
+    Raises:
+        ValueError: if the model has no adapter, or `base` is not what it was trained on.
+    """
+    if not model._hf_peft_config_loaded:
+        raise ValueError("the model has no composing adapter to save; train --stage 2 first")
+    found = _reading(base, AutoConfig.from_pretrained, base)
+    if getattr(found, "fingerprint", None) != model.config.fingerprint:
+        raise ValueError(f"the adapter was trained on {model.config.name_or_path!r}, which {base!r} is not")
+    model.save_pretrained(directory)
+    _set_base(Path(directory), str(Path(base).resolve()) if os.path.isdir(base) else base)
+    processor.save_pretrained(directory)
+
+
+def _base_weights(model: M2CModel) -> dict[str, torch.Tensor]:
+    """The state dict without adapters and without what is shared, narrowed where that loses nothing."""
+    return {
+        name.replace(".base_layer.", "."): _narrow(tensor.detach().cpu())
         for name, tensor in model.state_dict().items()
         if "lora_" not in name and not (model.config.tie_word_embeddings and name.startswith("composing_encoder."))
     }
-    with torch.device("meta"):
-        skeleton = type(model)(model.config)
-    skeleton.save_pretrained(directory, state_dict=base_weights)
-    if model._hf_peft_config_loaded:
-        model.save_pretrained(directory)
-        _forget_base_path(directory / "adapter_config.json")
-    processor.save_pretrained(directory)
 
 
 def _narrow(tensor: torch.Tensor) -> torch.Tensor:
@@ -113,8 +168,8 @@ def _narrow(tensor: torch.Tensor) -> torch.Tensor:
     return half if tensor.dtype == torch.float32 and torch.equal(half.float(), tensor) else tensor
 
 
-def _forget_base_path(adapter_config: Path) -> None:
-    # PEFT records the folder that the base was loaded from: a path of this machine, and here the base is beside it.
-    content = json.loads(adapter_config.read_text())
-    content["base_model_name_or_path"] = None
-    adapter_config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+def _set_base(directory: Path, base: str | None) -> None:
+    path = directory / "adapter_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["base_model_name_or_path"] = base
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,6 +52,43 @@ def train(context: typer.Context) -> None:
     import train_accelerate
 
     raise typer.Exit(train_accelerate.main(context.args))
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The file of the original authors.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="Folder for the model. It must not exist, or be empty.", show_default=False)],
+    method: Annotated[
+        Literal["m2c", "pic2word", "searle", "lincir"],
+        typer.Option("--from", help="Whose code wrote the checkpoint.", show_default=False),
+    ],
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="SEARLE, LinCIR: the CLIP that the mapper was trained with, on the Hub or in a folder. M2C, Pic2Word: "
+            "where to take the tokenizer from (default: openai/clip-vit-large-patch14).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Bring weights of the original M2C, Pic2Word, SEARLE or LinCIR code: makes a folder that AutoModel loads.
+
+    Nothing in the checkpoint is executed, and every tensor in it is accounted for.
+
+    For example: m2c convert phi_best.pt lincir-large --from lincir --clip openai/clip-vit-large-patch14
+    """
+    from transformers.utils import logging
+
+    from hub_cards import write_converted_card
+    from m2c.conversion import convert as run
+
+    logging.disable_progress_bar()
+    try:
+        run(checkpoint, output, method, clip, warn=lambda line: typer.echo(line, err=True))
+        write_converted_card(output)
+    except (ValueError, OSError) as error:
+        _fail(str(error), 1)
+    typer.echo(f"Wrote {output}. {output / 'README.md'} says how to use it, and where the weights come from.")
 
 
 def _fail(message: str, code: int) -> None:

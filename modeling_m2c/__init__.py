@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel
 
 from .configuration_m2c import M2CConfig, default_injection_layers
 from .modeling_m2c import M2CModel, ReferenceEncoding
+from .residual_adapter import ResidualAdapter
 from .token_mapper import InjectionBlock, TokenMapper, VisualSemanticInjection
 
 
@@ -18,6 +19,7 @@ __all__ = [
     "M2CConfig",
     "M2CModel",
     "ReferenceEncoding",
+    "ResidualAdapter",
     "TokenMapper",
     "VisualSemanticInjection",
     "default_injection_layers",

@@ -39,8 +39,15 @@ class M2CConfig(CLIPConfig):
             Cross-attention layers of each injection.
         injection_dropout (`float`, *optional*, defaults to 0.1):
             Dropout of the injection.
+        residual_adapter_layers (`list[int]`, *optional*):
+            Text blocks (0-based) after which a residual low-rank adapter acts on composed queries. Only checkpoints of the
+            authors' own stage 2 have any.
+        residual_adapter_rank (`int`, *optional*, defaults to 128):
+            Rank of the residual adapters.
         has_composing_adapter (`bool`, *optional*, defaults to `False`):
             Whether the checkpoint comes with an adapter of the composing text encoder (stage 2), which needs `peft`.
+        fingerprint (`str`, *optional*):
+            Hash of the weights that stage 1 or a conversion left. An adapter records that of its base, and goes on no other.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights that no module initialises in its own way.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
@@ -61,7 +68,10 @@ class M2CConfig(CLIPConfig):
     injection_num_attention_heads: int = 8
     injection_num_layers: int = 2
     injection_dropout: float = 0.1
+    residual_adapter_layers: list[int] | None = None
+    residual_adapter_rank: int = 128
     has_composing_adapter: bool = False
+    fingerprint: str | None = None
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
@@ -70,11 +80,11 @@ class M2CConfig(CLIPConfig):
         depth = self.text_config.num_hidden_layers
         if self.injection_layers is None:
             self.injection_layers = default_injection_layers(depth)
-        self.injection_layers = sorted(set(self.injection_layers))
-        if any(not 0 <= layer < depth for layer in self.injection_layers):
-            raise ValueError(
-                f"injection_layers {self.injection_layers} must lie in 0..{depth - 1}, the blocks of the text tower"
-            )
+        for name in ("injection_layers", "residual_adapter_layers"):
+            layers = sorted(set(getattr(self, name) or []))
+            if any(not 0 <= layer < depth for layer in layers):
+                raise ValueError(f"{name} {layers} must lie in 0..{depth - 1}, the blocks of the text tower")
+            setattr(self, name, layers)
         if self.injection_hidden_size % self.injection_num_attention_heads:
             raise ValueError(
                 f"injection_hidden_size ({self.injection_hidden_size}) must be a multiple of "

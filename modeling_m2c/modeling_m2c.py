@@ -1,5 +1,6 @@
 """M2C: CLIP as a composed image retriever."""
 
+import json
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,10 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPOutput
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, find_adapter_config_file
 
 from .configuration_m2c import M2CConfig
+from .residual_adapter import ResidualAdapter
 from .token_mapper import TokenMapper, VisualSemanticInjection
 
 
@@ -58,6 +60,10 @@ class M2CModel(CLIPModel):
         self.composing_encoder = CLIPEncoder(self.text_model.config)
         self.token_mapper = TokenMapper(config)
         self.semantic_injection = VisualSemanticInjection(config) if config.injection_layers else None
+        self.residual_adapters = nn.ModuleDict(
+            {str(layer): ResidualAdapter(config) for layer in config.residual_adapter_layers}
+        )
+        self.residual_adapters_enabled = True
         # On the instance, as CLIPModel's own __init__ resolves the names before composing_encoder exists.
         self._tied_weights_keys = {r"composing_encoder\.(?!.*lora_)": r"text_model\.encoder\."}
         self.post_init()
@@ -156,6 +162,8 @@ class M2CModel(CLIPModel):
                     hidden_states[rows, pseudo_word_position], hidden_states[rows, end_of_text], keys_values[index]
                 )
                 hidden_states = torch.where(at_pseudo_word[..., None], hidden_states + injected[:, None], hidden_states)
+            if self.residual_adapters_enabled and str(index) in self.residual_adapters:
+                hidden_states = self.residual_adapters[str(index)](hidden_states)
 
         hidden_states = self.text_model.final_layer_norm(hidden_states)
         return BaseModelOutputWithPooling(
@@ -212,6 +220,68 @@ class M2CModel(CLIPModel):
         if pseudo_word_position is None:
             return super().forward(input_ids, pixel_values, attention_mask, **kwargs)
         return self.get_composed_features(input_ids, pixel_values, pseudo_word_position, attention_mask, **kwargs)
+
+    def load_adapter(self, peft_model_id=None, adapter_name=None, *args, load_config=None, adapter_kwargs=None, **kwargs):
+        """[`~transformers.PreTrainedModel.load_adapter`], for adapters that were trained on this model.
+
+        Raises:
+            ValueError: if the adapter was trained on another base.
+        """
+        if peft_model_id is not None:
+            download_kwargs = {**(load_config.download_kwargs if load_config else {}), **(adapter_kwargs or {})}
+            config_file = find_adapter_config_file(peft_model_id, **download_kwargs)
+            if config_file is not None:
+                with open(config_file, encoding="utf-8") as content:
+                    self._check_base(peft_model_id, json.load(content).get("auto_mapping") or {})
+        return super().load_adapter(
+            peft_model_id, adapter_name, *args, load_config=load_config, adapter_kwargs=adapter_kwargs, **kwargs
+        )
+
+    def _check_base(self, adapter: str, origin: dict) -> None:
+        fingerprint = origin.get("base_fingerprint")
+        if fingerprint not in (None, self.config.fingerprint):
+            own = str(self.config.fingerprint)
+            raise ValueError(
+                f"the adapter {adapter!r} was trained on {origin.get('base_name')!r} (fingerprint {fingerprint[:12]}), which "
+                f"{self.config.name_or_path!r} (fingerprint {own[:12]}) is not; load it on its own base"
+            )
+
+    def disable_adapters(self) -> None:
+        """Composes without adapters, as stage 1 left the model. Raises `ValueError` if there are none."""
+        self.residual_adapters_enabled = False
+        if self._hf_peft_config_loaded or not self.residual_adapters:
+            super().disable_adapters()
+
+    def enable_adapters(self) -> None:
+        """Undoes `disable_adapters`. Raises `ValueError` if there are no adapters."""
+        self.residual_adapters_enabled = True
+        if self._hf_peft_config_loaded or not self.residual_adapters:
+            super().enable_adapters()
+
+    @torch.no_grad()
+    def merge_adapter(self) -> None:
+        """Folds the active adapter into the weights of `composing_encoder`, for use without `peft`.
+
+        The composing text encoder no longer shares its weights with CLIP's, which stay as they are; other adapters are
+        dropped.
+
+        Raises:
+            ValueError: if no adapter is loaded.
+        """
+        active = self.active_adapters()
+        for module in self.composing_encoder.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.clone(), requires_grad=parameter.requires_grad))
+        for name, module in list(self.composing_encoder.named_modules()):
+            if hasattr(module, "get_base_layer"):
+                module.merge(safe_merge=True, adapter_names=active)
+                self.composing_encoder.set_submodule(name, module.get_base_layer())
+        del self.peft_config
+        self._hf_peft_config_loaded = False
+        self.all_tied_weights_keys = {}
+        # What loading the adapter left; saving would rename the weights back by it, into an adapter's names.
+        self._weight_conversions = None
+        self.config.update({"tie_word_embeddings": False, "has_composing_adapter": False, "fingerprint": None})
 
 
 __all__ = ["M2CModel", "ReferenceEncoding"]

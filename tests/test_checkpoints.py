@@ -11,21 +11,26 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
-from m2c.checkpoints import load_model, load_processor, save_retriever
+from m2c.checkpoints import fingerprint, load_model, load_processor, save_adapter, save_retriever
 from m2c.training import TrainingConfig
 from m2c.training.adapters import add_composing_adapter
 from modeling_m2c import M2CModel
 
 
-@pytest.fixture
-def stage2(model) -> M2CModel:
-    """A model with an adapter that does something."""
-    add_composing_adapter(model, TrainingConfig(stage=2, lora_rank=4))
+def add_adapter(model, base: str, seed: int = 0) -> M2CModel:
+    """An adapter as stage 2 makes it, with weights that do something."""
+    add_composing_adapter(model, TrainingConfig(stage=2, model=base, lora_rank=4))
+    torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
     return model.eval()
+
+
+@pytest.fixture
+def stage2(model) -> M2CModel:
+    return add_adapter(model, "stage1")
 
 
 @torch.no_grad()
@@ -34,23 +39,87 @@ def features(model, processor) -> torch.Tensor:
     return model.get_composed_features(**processor(images=images, text=["is big", ""], return_tensors="pt")).pooler_output
 
 
+@torch.no_grad()
+def text_features(model, processor) -> torch.Tensor:
+    return model.get_text_features(**processor(text="a red circle", return_tensors="pt")).pooler_output
+
+
+@pytest.fixture
+def repositories(model, processor, tmp_path) -> dict:
+    """Everything that can be shared of a stage-1 model and two adapters trained on it, and a model that is not their base."""
+    paths = {name: tmp_path / name for name in ("stage1", "full", "adapter_a", "adapter_b", "merged", "other")}
+    model.config.fingerprint = fingerprint(model)
+    save_retriever(model, processor, paths["stage1"])
+    for seed, name in enumerate(("adapter_a", "adapter_b")):
+        trained = add_adapter(load_model(str(paths["stage1"])), str(paths["stage1"]), seed)
+        save_adapter(trained, processor, paths[name], base=str(paths["stage1"]))
+        if name == "adapter_a":
+            save_retriever(trained, processor, paths["full"])
+            trained.merge_adapter()
+            save_retriever(trained, processor, paths["merged"])
+    with torch.no_grad():
+        model.token_mapper.fc_out.bias.add_(0.1)
+    model.config.fingerprint = fingerprint(model)
+    save_retriever(model, processor, paths["other"])
+    return paths
+
+
 FRESH = """
-    import sys
+    import os, sys
     sys.path = [entry for entry in sys.path if entry != ""]
     {preamble}
     import torch
     from PIL import Image
     from safetensors.torch import save_file
     from transformers import AutoModel, AutoProcessor
-    model = AutoModel.from_pretrained({path!r}{flag})
-    processor = AutoProcessor.from_pretrained({path!r}{flag})
-    images = [Image.new("RGB", (50, 40), color) for color in ("red", "blue")]
-    with torch.no_grad():
+    trust = {trust}
+
+    def load(name):
+        return AutoModel.from_pretrained(name, **trust), AutoProcessor.from_pretrained(name, **trust)
+
+    features = {{}}
+
+    @torch.no_grad()
+    def measure(name, model, processor):
+        images = [Image.new("RGB", (50, 40), color) for color in ("red", "blue")]
         inputs = processor(images=images, text=["is big", ""], return_tensors="pt")
-        composed = model.get_composed_features(**inputs).pooler_output
-        text = model.get_text_features(**processor(text="a red circle", return_tensors="pt")).pooler_output
-    save_file({{"composed": composed, "text": text}}, {out!r})
-    print(type(model).__module__)
+        features[name] = model.get_composed_features(**inputs).pooler_output
+        features["text " + name] = model.get_text_features(**processor(text="a red circle", return_tensors="pt")).pooler_output
+
+    for name in ("stage1", "full", "adapter_a", "adapter_b", "merged"):
+        model, processor = load(name)
+        measure(name, model, processor)
+        print(type(model).__module__)
+
+    model, processor = load("full")
+    model.disable_adapters()
+    measure("full, disabled", model, processor)
+    model.enable_adapters()
+    measure("full, enabled again", model, processor)
+    model.merge_adapter()
+    measure("full, merged", model, processor)
+    model.save_pretrained("merged again")
+    measure("full, merged and saved", AutoModel.from_pretrained("merged again", **trust), processor)
+
+    model, processor = load("stage1")
+    model.load_adapter("adapter_a", adapter_name="a")
+    model.load_adapter("adapter_b", adapter_name="b")
+    for name in ("a", "b", "a"):
+        model.set_adapter(name)
+        measure("swapped to " + name, model, processor)
+    save_file(features, "features.safetensors")
+
+    model, processor = load("other")
+    try:
+        model.load_adapter("adapter_a")
+    except ValueError as error:
+        print("refused:", error)
+    os.rename("stage1", "stage1-of-old")
+    os.rename("other", "stage1")
+    try:
+        load("adapter_a")
+    except ValueError as error:
+        print("refused:", error)
 """
 WITHOUT_PACKAGE = """
     class Blocker:
@@ -62,21 +131,72 @@ WITHOUT_PACKAGE = """
 
 
 @pytest.mark.parametrize("package", [False, True])
-def test_a_fresh_process_gives_the_same_features(stage2, processor, tmp_path, package):
-    path, out = tmp_path / "repo", tmp_path / "features.safetensors"
-    save_retriever(stage2, processor, path)
-    path = path.rename(tmp_path / "moved")  # no path of this machine may be needed
-    preamble, flag = ("import m2c", "") if package else (WITHOUT_PACKAGE, ", trust_remote_code=True")
-    code = textwrap.dedent(FRESH).format(preamble=textwrap.dedent(preamble), path=str(path), flag=flag, out=str(out))
+def test_everything_loads_in_a_fresh_process(repositories, processor, tmp_path, package):
+    stage1, full, other_adapter = (load_model(str(repositories[name])) for name in ("stage1", "full", "adapter_b"))
+    expected = {
+        "stage1": (stage1, ["stage1", "full, disabled"]),
+        "adapter_b": (other_adapter, ["adapter_b", "swapped to b"]),
+        "full": (
+            full,
+            [
+                *("full", "adapter_a", "swapped to a", "full, enabled again"),
+                *("merged", "full, merged", "full, merged and saved"),
+            ],
+        ),
+    }
+    preamble, trust = ("import m2c", {}) if package else (WITHOUT_PACKAGE, {"trust_remote_code": True})
+    code = textwrap.dedent(FRESH).format(preamble=textwrap.dedent(preamble), trust=trust)
     environment = {"PATH": "", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip().startswith("modeling_m2c" if package else "transformers_modules")
-    loaded = load_file(out)
-    torch.testing.assert_close(loaded["composed"], features(stage2, processor), atol=1e-5, rtol=1e-5)
-    with torch.no_grad():
-        text = stage2.get_text_features(**processor(text="a red circle", return_tensors="pt")).pooler_output
-    torch.testing.assert_close(loaded["text"], text, atol=1e-5, rtol=1e-5)
+    *modules, refused, refused_at_load = result.stdout.strip().splitlines()
+    assert all(module.startswith("modeling_m2c" if package else "transformers_modules") for module in modules)
+    assert "'adapter_a' was trained on 'stage1'" in refused and "'other' (fingerprint" in refused
+    assert "was trained on 'stage1'" in refused_at_load
+
+    found = load_file(tmp_path / "features.safetensors")
+    assert (features(stage1, processor) - features(full, processor)).abs().max() > 1e-2
+    assert (features(other_adapter, processor) - features(full, processor)).abs().max() > 1e-2
+    for model, names in expected.values():
+        for name in names:
+            torch.testing.assert_close(found.pop(name), features(model, processor), atol=1e-5, rtol=1e-5, msg=name)
+            text = found.pop(f"text {name}")
+            torch.testing.assert_close(text, text_features(stage1, processor), atol=1e-5, rtol=1e-5, msg=name)
+    assert not found
+
+
+def test_a_full_repository_may_be_moved(stage2, processor, tmp_path):
+    save_retriever(stage2, processor, tmp_path / "repo")
+    path = (tmp_path / "repo").rename(tmp_path / "moved")
+    torch.testing.assert_close(features(load_model(str(path)), processor), features(stage2, processor), atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_alone_is_small_and_names_its_base(repositories, processor, model):
+    names = {path.name for path in repositories["adapter_a"].iterdir()}
+    assert "adapter_model.safetensors" in names and "config.json" not in names and "model.safetensors" not in names
+    content = json.loads((repositories["adapter_a"] / "adapter_config.json").read_text())
+    assert content["base_model_name_or_path"] == str(repositories["stage1"])
+    assert content["auto_mapping"]["base_name"] == "stage1"
+    with pytest.raises(ValueError, match=r"has no composing adapter"):
+        save_adapter(model, processor, repositories["adapter_a"], base="stage1")
+    full = load_model(str(repositories["full"]))
+    with pytest.raises(ValueError, match=r"was trained on .*full', which .*other' is not"):
+        save_adapter(full, processor, repositories["adapter_a"], base=str(repositories["other"]))
+
+
+def test_merging_leaves_clip_alone(stage2, processor, clip):
+    """Also while several adapters are there: the active one is merged."""
+    before, text = features(stage2, processor), text_features(stage2, processor)
+    stage2.add_adapter(stage2.peft_config["default"], adapter_name="idle")
+    stage2.set_adapter("default")
+    stage2.merge_adapter()
+    torch.testing.assert_close(features(stage2, processor), before, atol=1e-5, rtol=1e-5)
+    assert torch.equal(text_features(stage2, processor), text)
+    for name, tensor in clip.state_dict().items():
+        assert torch.equal(stage2.state_dict()[name], tensor), name
+    assert not [name for name in stage2.state_dict() if "lora" in name]
+    with pytest.raises(ValueError, match="No adapter"):
+        stage2.merge_adapter()
 
 
 def test_the_adapter_acts_on_composed_queries_only(stage2, processor, clip, tmp_path):
@@ -124,6 +244,7 @@ def test_the_folder(stage2, processor, tmp_path):
         "processing_m2c.py",
         "processor_config.json",
         "prompts.py",
+        "residual_adapter.py",
         "token_mapper.py",
         "tokenizer.json",
         "tokenizer_config.json",

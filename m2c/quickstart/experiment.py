@@ -1,10 +1,8 @@
 """The quickstart: both stages on scenes, against the obvious alternatives."""
 
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from m2c.checkpoints import load_model, load_processor
 from m2c.data import scenes
 from m2c.evaluation.baselines import add, slerp
 from m2c.evaluation.scenes_benchmark import ScenesBenchmark
+from m2c.output_folder import new_folder
 from m2c.training import TrainingConfig, build_data, train
 from m2c.training.config import PRESETS
 from modeling_m2c import M2CModel
@@ -46,28 +45,6 @@ FULL = Settings(
 QUICK = Settings(pairs=1500, stage1_steps=60, triplets=800, stage2_steps=80, queries=100)
 
 SLERP_SHARE = 0.35
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """A folder inside `output` whose content moves to `output` when all went well, and vanishes otherwise.
-
-    Raises:
-        FileExistsError: if `output` exists and is not an empty folder.
-    """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} exists already; choose another folder with --output, or remove it")
-    is_new = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
-    try:
-        yield partial
-        for path in list(partial.iterdir()):
-            path.rename(output / path.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if is_new and not any(output.iterdir()):
-            output.rmdir()
 
 
 def quickstart(output: Path, settings: Settings = FULL, seed: int = 0, say: Callable[[str], None] = print) -> dict:

@@ -2,6 +2,7 @@
 
 from peft import LoraConfig
 
+from m2c.checkpoints import public_name
 from modeling_m2c import M2CModel
 
 from .config import TrainingConfig
@@ -17,12 +18,19 @@ def add_composing_adapter(model: M2CModel, config: TrainingConfig) -> None:
     Raises:
         ValueError: if the model already has adapters.
     """
-    if model._hf_peft_config_loaded:
+    if model._hf_peft_config_loaded or model.residual_adapters:
         raise ValueError(f"{config.model!r} already has composing adapters; start stage 2 from what stage 1 wrote")
     adapter = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=TARGET_MODULES,
+        # The field is PEFT's place for what the base is; a model refuses adapters of another fingerprint.
+        auto_mapping={
+            "base_model_class": "M2CModel",
+            "parent_library": "modeling_m2c",
+            "base_name": public_name(config.model),
+            "base_fingerprint": model.config.fingerprint,
+        },
     )
     model.add_adapter(adapter, adapter_name="default")

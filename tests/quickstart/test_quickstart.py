@@ -1,7 +1,6 @@
 """The quickstart at toy size: everything that it writes, twice the same."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from m2c.cli import app
-from m2c.quickstart.experiment import Settings, new_folder, quickstart
+from m2c.quickstart.experiment import Settings, quickstart
 
 
 TOY = Settings(pairs=64, stage1_steps=3, triplets=32, stage2_steps=3, queries=12)
@@ -56,31 +55,6 @@ def test_quickstart(tmp_path):
     assert again["rows"] == report["rows"], "the same seed gives the same figures"
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path):
-    for interruption in (KeyboardInterrupt, OSError):
-        with pytest.raises(interruption), new_folder(tmp_path / "out") as folder:
-            (folder / "half.txt").write_text("half")
-            raise interruption
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("link", [False, True])
-def test_an_empty_folder_may_exist(tmp_path, link, monkeypatch):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "out").symlink_to(tmp_path / "real")
-    if not link:
-        (tmp_path / "out").unlink()
-        (tmp_path / "out").mkdir()
-    monkeypatch.chdir(tmp_path / "real")
-    with new_folder(Path(".")) as folder:
-        (folder / "here.txt").write_text("here")
-    assert (tmp_path / "real" / "here.txt").exists()
-    (tmp_path / "real" / "here.txt").unlink()
-    with new_folder(tmp_path / "out") as folder:
-        (folder / "whole.txt").write_text("whole")
-    assert (tmp_path / "out" / "whole.txt").read_text() == "whole"
-
-
 @pytest.mark.parametrize(
     "make", [lambda path: path.write_text("x"), lambda path: (path.mkdir(), (path / "mine").write_text("x"))]
 )
@@ -92,7 +66,7 @@ def test_what_exists_is_left_alone(tmp_path, make):
 
     before = content()
     result = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "out")])
-    assert result.exit_code == 1 and "exists already; choose another folder with --output" in result.output
+    assert result.exit_code == 1 and "exists already; choose another folder, or remove it" in result.output
     assert content() == before
 
 
