@@ -18,8 +18,9 @@ REQUIRED = [
     "jinja2>=3.1",
     "matplotlib>=3.8",
 ]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"]
-EXTRAS = {"test": TEST}
+ONNX = ["onnx>=1.17", "onnxscript>=0.5"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "onnxruntime>=1.20", *ONNX]
+EXTRAS = {"onnx": ONNX, "test": TEST}
 
 setup(
     name="m2c",

@@ -91,6 +91,35 @@ def convert(
     typer.echo(f"Wrote {output}. {output / 'README.md'} says how to use it, and where the weights come from.")
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A retriever: a folder, or a repository of the Hub.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="Folder for the files. It must not exist, or be empty.", show_default=False)],
+) -> None:
+    """Write a retriever as ONNX: one file each for image, text and composed features.
+
+    Inputs are named as the processor names them, and batch size and prompt length are free. Needs the extra "onnx".
+
+    For example: m2c export m2c-quickstart/model onnx
+    """
+    from transformers.utils import logging
+
+    from m2c.checkpoints import load_model, load_processor
+    from m2c.export import export_onnx
+    from m2c.output_folder import new_folder
+
+    logging.disable_progress_bar()
+    try:
+        with new_folder(output) as folder:
+            paths = export_onnx(load_model(model).eval(), load_processor(model), folder)
+    except ImportError as error:
+        _fail(f"{error}; pip install onnx onnxscript", 1)
+    except (ValueError, OSError) as error:
+        _fail(str(error), 1)
+    for path in paths:
+        typer.echo(f"Wrote {output / path.name}")
+
+
 def _fail(message: str, code: int) -> None:
     typer.echo(f"error: {message}" if code == 1 else message, err=True)
     sys.exit(code)

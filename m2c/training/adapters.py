@@ -18,7 +18,7 @@ def add_composing_adapter(model: M2CModel, config: TrainingConfig) -> None:
     Raises:
         ValueError: if the model already has adapters.
     """
-    if model._hf_peft_config_loaded or model.residual_adapters:
+    if model._hf_peft_config_loaded:
         raise ValueError(f"{config.model!r} already has composing adapters; start stage 2 from what stage 1 wrote")
     adapter = LoraConfig(
         r=config.lora_rank,

@@ -40,9 +40,12 @@ def test_default_injection_layers():
         assert layers and max(layers) < depth - 1, "an injection after the last block is dead"
 
 
-@pytest.mark.parametrize("arguments", [{"injection_layers": [0, 4]}, {"injection_layers": [-1]}, {"injection_hidden_size": 18}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"injection_layers": [0, 4]}, {"injection_layers": [-1]}, {"injection_hidden_size": 18}, {"residual_adapter_layers": [4]}],
+)
 def test_config_refuses_what_cannot_be(make_config, arguments):
-    with pytest.raises(ValueError, match="injection"):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
         make_config(**arguments)
 
 
