@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from datasets import Dataset, Features, Image, List, Value
-from PIL import Image as PILImage
+from PIL.Image import Image as Picture
+
+from m2c.data.loading import read_image, undecoded
 
 
 TEXT = Value("string")
@@ -31,14 +33,14 @@ class Benchmark:
         name: `"cirr"`, `"circo"`, `"fashioniq"`, `"genecis"`, `"scenes"`, or a name of the owner's choice.
         split: of the benchmark.
         category: of FashionIQ (`"dress"`) or GeneCIS (`"focus_attribute"`); `None` where there is one only.
-        gallery: every image once, with the columns of `GALLERY_FEATURES`: `id`; `image`, decoded when it is read; `box`, the part
-            of the picture that counts as [x, y, width, height] in pixels, or nothing for all of it.
+        gallery: every image once, with the columns of `GALLERY_FEATURES`: `id`; `image`, decoded when it is read; `box`, the
+            part of the picture that counts as [x, y, width, height] in pixels, or nothing for all of it.
         queries: with the columns of `QUERY_FEATURES`: `id`; `reference_id`, an id of the gallery; `captions`, the modification
             text, or the several ones of FashionIQ; `target_id`, `None` where it is secret; `subset_ids`, the images that subset
             recall ranks, without the reference; `answer_ids`, every correct answer, the target first; `aspects`, by which
             figures are also reported; `shared_concept` of CIRCO, `None` elsewhere. Lists may be empty.
         left_out: what was missing and is left out, by kind; every result carries it.
-        crop: how a picture is cut to its box; needed where there are boxes.
+        crop: how a picture is cut to its box, where there are boxes.
     """
 
     name: str
@@ -47,12 +49,20 @@ class Benchmark:
     queries: Dataset
     category: str | None = None
     left_out: dict[str, int] = field(default_factory=dict)
-    crop: Callable[[PILImage.Image, list[float]], PILImage.Image] | None = None
+    crop: Callable[[Picture, list[float]], Picture] | None = None
 
-    def picture(self, position: int) -> PILImage.Image:
-        """The image at a position of the gallery, cut to its box."""
-        row = self.gallery[position]
-        return self.crop(row["image"], row["box"]) if row["box"] else row["image"]
+    def __post_init__(self):
+        self._undecoded = undecoded(self.gallery, {"image"})
+
+    def picture(self, position: int) -> Picture:
+        """The image at a position of the gallery, upright RGB, cut to its box.
+
+        Raises:
+            ValueError: if it cannot be read; the message names the file.
+        """
+        row = self._undecoded[position]
+        picture = read_image(row, "image", position)
+        return self.crop(picture, row["box"]) if row["box"] else picture
 
     def positions(self) -> dict[str, int]:
         """Where in the gallery each id stands."""
