@@ -28,19 +28,20 @@ def public_name(name: str) -> str:
 
 def is_m2c(name: str) -> bool:
     """Whether the checkpoint is one of M2C, and not a plain CLIP. Raises `ValueError` if it is neither."""
-    config = _reading(name, lambda: AutoConfig.from_pretrained(_base_of(name)))
+    base = _base_of(name)
+    title = name if base is None else f"{name}, the adapter of {base}"
+    config = _reading(title, AutoConfig.from_pretrained, resolve(base or name))
     if not isinstance(config, CLIPConfig):
-        raise ValueError(f"cannot load a CLIP from {name!r}: it is a {config.model_type!r} model")
+        raise ValueError(f"cannot load a CLIP from {title!r}: it is a {config.model_type!r} model")
     return isinstance(config, M2CConfig)
 
 
-def _base_of(name: str) -> str:
-    """Where the configuration lies: an adapter alone has none, and names its base."""
-    path = resolve(name)
-    adapter_config = find_adapter_config_file(path)
+def _base_of(name: str) -> str | None:
+    """The base that an adapter names; `None` for what is complete in itself."""
+    adapter_config = find_adapter_config_file(resolve(name))
     if adapter_config is None:
-        return path
-    return json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"] or path
+        return None
+    return json.loads(Path(adapter_config).read_text(encoding="utf-8")).get("base_model_name_or_path")
 
 
 def load_model(name: str, **config_overrides) -> M2CModel:
@@ -103,10 +104,9 @@ def load_processor(name: str, **arguments) -> M2CProcessor:
     return M2CProcessor(image_processor, tokenizer, **arguments)
 
 
-def fingerprint(model: M2CModel) -> str:
-    """A hash of all weights, to be kept in `config.fingerprint`: adapters that are trained on the model record it."""
+def _fingerprint(weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(_base_weights(model).items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -115,15 +115,19 @@ def fingerprint(model: M2CModel) -> str:
 def save_retriever(model: M2CModel, processor: M2CProcessor | BaseImageProcessor, directory: str | Path) -> None:
     """Writes weights, adapter, processor and code: a folder that `AutoModel.from_pretrained` loads.
 
-    The weights are those of the model without its adapters; an adapter, if there is one, lies beside them, as
+    The weights are those of the model without its adapters; the active adapter, if there is one, lies beside them, as
     [`~transformers.PreTrainedModel.from_pretrained`] expects it. Weights that half precision holds exactly, as those of most
-    published CLIPs, are stored in it; nothing is rounded.
+    published CLIPs, are stored in it; nothing is rounded. A model without an adapter gets the fingerprint of its weights, which
+    adapters that are trained on it record.
     """
     directory = Path(directory)
     model.config.has_composing_adapter = model._hf_peft_config_loaded
+    weights = _base_weights(model)
+    if not model._hf_peft_config_loaded:
+        model.config.fingerprint = _fingerprint(weights)
     with torch.device("meta"):
         skeleton = type(model)(model.config)
-    skeleton.save_pretrained(directory, state_dict=_base_weights(model))
+    skeleton.save_pretrained(directory, state_dict=weights)
     if model._hf_peft_config_loaded:
         model.save_pretrained(directory)
         # PEFT records the folder that the base was loaded from: a path of this machine, and here the base is beside it.
@@ -142,12 +146,13 @@ def save_adapter(model: M2CModel, processor: M2CProcessor, directory: str | Path
             is.
 
     Raises:
-        ValueError: if the model has no adapter, or `base` is not what it was trained on.
+        ValueError: if the model has no adapter or several active ones, or `base` is not what it was trained on.
     """
     if not model._hf_peft_config_loaded:
         raise ValueError("the model has no composing adapter to save; train --stage 2 first")
-    found = _reading(base, AutoConfig.from_pretrained, base)
-    if getattr(found, "fingerprint", None) != model.config.fingerprint:
+    if len(model.active_adapters()) > 1:
+        raise ValueError(f"one adapter is saved at a time; choose with set_adapter among {', '.join(model.active_adapters())}")
+    if not is_m2c(base) or AutoConfig.from_pretrained(base).fingerprint != model.config.fingerprint:
         raise ValueError(f"the adapter was trained on {model.config.name_or_path!r}, which {base!r} is not")
     model.save_pretrained(directory)
     _set_base(Path(directory), str(Path(base).resolve()) if os.path.isdir(base) else base)

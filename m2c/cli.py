@@ -81,11 +81,13 @@ def convert(
 
     from hub_cards import write_converted_card
     from m2c.conversion import convert as run
+    from m2c.output_folder import new_folder
 
     logging.disable_progress_bar()
     try:
-        run(checkpoint, output, method, clip, warn=lambda line: typer.echo(line, err=True))
-        write_converted_card(output)
+        with new_folder(output) as folder:
+            run(checkpoint, folder, method, clip, warn=lambda line: typer.echo(line, err=True))
+            write_converted_card(folder)
     except (ValueError, OSError) as error:
         _fail(str(error), 1)
     typer.echo(f"Wrote {output}. {output / 'README.md'} says how to use it, and where the weights come from.")
@@ -112,8 +114,8 @@ def export(
     try:
         with new_folder(output) as folder:
             paths = export_onnx(load_model(model).eval(), load_processor(model), folder)
-    except ImportError as error:
-        _fail(f"{error}; pip install onnx onnxscript", 1)
+    except ModuleNotFoundError as error:
+        _fail(f"{error}; pip install onnx onnxscript, which are the extra m2c[onnx]", 1)
     except (ValueError, OSError) as error:
         _fail(str(error), 1)
     for path in paths:

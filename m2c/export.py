@@ -28,7 +28,7 @@ def export_onnx(model: M2CModel, processor: M2CProcessor, directory: str | Path)
 
     The inputs of each are those that [`M2CProcessor`] returns, by the same names; the output is `features` of shape
     `(batch_size, projection_dim)`, un-normalised. Batch size and prompt length are free, the image size is the checkpoint's.
-    An adapter that is active is part of the graph. Weights beyond 2 GB go into a file beside the graph.
+    An adapter that is active is part of the graph.
 
     Args:
         model: in eval mode and float32.
@@ -36,8 +36,11 @@ def export_onnx(model: M2CModel, processor: M2CProcessor, directory: str | Path)
         directory: where to; made if it does not exist.
 
     Raises:
-        ImportError: if `onnxscript` is missing.
+        ImportError: if `onnx` or `onnxscript` is missing.
+        ValueError: if the model is in training mode, or not in float32.
     """
+    if model.training or model.dtype != torch.float32:
+        raise ValueError(f"export a model in eval mode and float32, not {model.dtype}{' in training mode' * model.training}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     size, context = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings

@@ -47,7 +47,8 @@ class M2CConfig(CLIPConfig):
         has_composing_adapter (`bool`, *optional*, defaults to `False`):
             Whether the checkpoint comes with an adapter of the composing text encoder (stage 2), which needs `peft`.
         fingerprint (`str`, *optional*):
-            Hash of the weights that stage 1 or a conversion left. An adapter records that of its base, and goes on no other.
+            Hash of the weights, as training and conversion write it. An adapter records that of its base, and goes on no
+            other.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights that no module initialises in its own way.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):

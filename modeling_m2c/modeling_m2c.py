@@ -1,6 +1,5 @@
 """M2C: CLIP as a composed image retriever."""
 
-import json
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPOutput
-from transformers.utils import ModelOutput, find_adapter_config_file
+from transformers.utils import ModelOutput, logging
 
 from .configuration_m2c import M2CConfig
 from .residual_adapter import ResidualAdapter
@@ -221,30 +220,51 @@ class M2CModel(CLIPModel):
             return super().forward(input_ids, pixel_values, attention_mask, **kwargs)
         return self.get_composed_features(input_ids, pixel_values, pseudo_word_position, attention_mask, **kwargs)
 
-    def load_adapter(self, peft_model_id=None, adapter_name=None, *args, load_config=None, adapter_kwargs=None, **kwargs):
+    def load_adapter(self, peft_model_id: str | None = None, adapter_name: str | None = None, *args, **kwargs):
         """[`~transformers.PreTrainedModel.load_adapter`], for adapters that were trained on this model.
 
-        Raises:
-            ValueError: if the adapter was trained on another base.
-        """
-        if peft_model_id is not None:
-            download_kwargs = {**(load_config.download_kwargs if load_config else {}), **(adapter_kwargs or {})}
-            config_file = find_adapter_config_file(peft_model_id, **download_kwargs)
-            if config_file is not None:
-                with open(config_file, encoding="utf-8") as content:
-                    self._check_base(peft_model_id, json.load(content).get("auto_mapping") or {})
-        return super().load_adapter(
-            peft_model_id, adapter_name, *args, load_config=load_config, adapter_kwargs=adapter_kwargs, **kwargs
-        )
+        Args:
+            peft_model_id (`str`, *optional*): folder or repository of the adapter.
+            adapter_name (`str`, *optional*): what to call it here, `"default"` by default.
 
-    def _check_base(self, adapter: str, origin: dict) -> None:
-        fingerprint = origin.get("base_fingerprint")
-        if fingerprint not in (None, self.config.fingerprint):
-            own = str(self.config.fingerprint)
+        Raises:
+            ValueError: if the adapter was trained on another base, or lacks weights.
+        """
+        adapter_name = adapter_name or "default"
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # a second adapter's report lists the first one's weights as missing
+        try:
+            info = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
+        finally:
+            logging.set_verbosity(verbosity)
+            # Also when loading failed: that the base is another one is why weights do not fit.
+            self._check_base(peft_model_id, adapter_name)
+        missing = sorted(key for key in info.missing_keys if f".{adapter_name}." in key)
+        if missing:
+            self.delete_adapter(adapter_name)
+            raise ValueError(f"the adapter {peft_model_id!r} lacks {len(missing)} weights, {missing[0]} for one")
+        # A full repository names no base. Saved alone, its adapter finds this one.
+        self.peft_config[adapter_name].base_model_name_or_path = (
+            self.peft_config[adapter_name].base_model_name_or_path or self.config.name_or_path
+        )
+        return info
+
+    def _check_base(self, adapter: str | None, adapter_name: str) -> None:
+        if not self._hf_peft_config_loaded or adapter_name not in self.peft_config:
+            return
+        origin = self.peft_config[adapter_name].auto_mapping or {}
+        trained_on, own = origin.get("base_fingerprint"), self.config.fingerprint
+        if trained_on not in (None, own):
+            self.delete_adapter(adapter_name)
             raise ValueError(
-                f"the adapter {adapter!r} was trained on {origin.get('base_name')!r} (fingerprint {fingerprint[:12]}), which "
-                f"{self.config.name_or_path!r} (fingerprint {own[:12]}) is not; load it on its own base"
+                f"the adapter {adapter!r} was trained on {origin.get('base_name')!r} (fingerprint {str(trained_on)[:12]}), "
+                f"which {self.config.name_or_path!r} (fingerprint {str(own)[:12]}) is not; load it on its own base"
             )
+
+    def delete_adapter(self, adapter_names: list[str] | str) -> None:
+        """[`~transformers.PreTrainedModel.delete_adapter`]. Without any adapter the model is what stage 1 left."""
+        super().delete_adapter(adapter_names)
+        self.config.has_composing_adapter = self._hf_peft_config_loaded
 
     def disable_adapters(self) -> None:
         """Composes without adapters, as stage 1 left the model. Raises `ValueError` if there are none."""
@@ -263,25 +283,31 @@ class M2CModel(CLIPModel):
         """Folds the active adapter into the weights of `composing_encoder`, for use without `peft`.
 
         The composing text encoder no longer shares its weights with CLIP's, which stay as they are; other adapters are
-        dropped.
+        dropped. Residual adapters stay what they are: part of the model.
 
         Raises:
-            ValueError: if no adapter is loaded.
+            ValueError: if no adapter is loaded, or adapters are switched off.
         """
         active = self.active_adapters()
+        wrapped = {name: module for name, module in self.composing_encoder.named_modules() if hasattr(module, "get_base_layer")}
+        if any(module.disable_adapters for module in wrapped.values()):
+            raise ValueError("the adapters are switched off; call enable_adapters() before merging")
+        self._untie_composing_encoder()
+        for name, module in wrapped.items():
+            module.merge(safe_merge=True, adapter_names=active)
+            self.composing_encoder.set_submodule(name, module.get_base_layer())
+        del self.peft_config
+        self._hf_peft_config_loaded = False
+        # What loading the adapter left; saving would rename the weights back by it, into an adapter's names.
+        self._weight_conversions = None
+        self.config.update({"has_composing_adapter": False, "fingerprint": None})
+
+    def _untie_composing_encoder(self) -> None:
         for module in self.composing_encoder.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(parameter.clone(), requires_grad=parameter.requires_grad))
-        for name, module in list(self.composing_encoder.named_modules()):
-            if hasattr(module, "get_base_layer"):
-                module.merge(safe_merge=True, adapter_names=active)
-                self.composing_encoder.set_submodule(name, module.get_base_layer())
-        del self.peft_config
-        self._hf_peft_config_loaded = False
         self.all_tied_weights_keys = {}
-        # What loading the adapter left; saving would rename the weights back by it, into an adapter's names.
-        self._weight_conversions = None
-        self.config.update({"tie_word_embeddings": False, "has_composing_adapter": False, "fingerprint": None})
+        self.config.tie_word_embeddings = False
 
 
 __all__ = ["M2CModel", "ReferenceEncoding"]

@@ -8,10 +8,10 @@ import textwrap
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
-from m2c.checkpoints import fingerprint, load_model, load_processor, save_adapter, save_retriever
+from m2c.checkpoints import load_model, load_processor, save_adapter, save_retriever
 from m2c.training import TrainingConfig
 from m2c.training.adapters import add_composing_adapter
 from modeling_m2c import M2CModel
@@ -48,7 +48,6 @@ def text_features(model, processor) -> torch.Tensor:
 def repositories(model, processor, tmp_path) -> dict:
     """Everything that can be shared of a stage-1 model and two adapters trained on it, and a model that is not their base."""
     paths = {name: tmp_path / name for name in ("stage1", "full", "adapter_a", "adapter_b", "merged", "other")}
-    model.config.fingerprint = fingerprint(model)
     save_retriever(model, processor, paths["stage1"])
     for seed, name in enumerate(("adapter_a", "adapter_b")):
         trained = add_adapter(load_model(str(paths["stage1"])), str(paths["stage1"]), seed)
@@ -59,7 +58,6 @@ def repositories(model, processor, tmp_path) -> dict:
             save_retriever(trained, processor, paths["merged"])
     with torch.no_grad():
         model.token_mapper.fc_out.bias.add_(0.1)
-    model.config.fingerprint = fingerprint(model)
     save_retriever(model, processor, paths["other"])
     return paths
 
@@ -197,6 +195,68 @@ def test_merging_leaves_clip_alone(stage2, processor, clip):
     assert not [name for name in stage2.state_dict() if "lora" in name]
     with pytest.raises(ValueError, match="No adapter"):
         stage2.merge_adapter()
+
+
+def test_adapters_that_are_off_are_not_merged(stage2):
+    stage2.disable_adapters()
+    with pytest.raises(ValueError, match="switched off"):
+        stage2.merge_adapter()
+
+
+def test_a_user_saves_what_was_loaded(repositories, processor, tmp_path):
+    """With transformers' own method, which writes the adapter alone: it finds the full repository as its base."""
+    full = AutoModel.from_pretrained(repositories["full"])
+    full.save_pretrained(tmp_path / "again")
+    again = AutoModel.from_pretrained(tmp_path / "again")
+    torch.testing.assert_close(features(again, processor), features(full, processor), atol=1e-5, rtol=1e-5)
+
+
+def test_deleting_the_adapter_is_going_back_to_stage_1(repositories, processor):
+    full, stage1 = load_model(str(repositories["full"])), load_model(str(repositories["stage1"]))
+    full.delete_adapter("default")
+    torch.testing.assert_close(features(full, processor), features(stage1, processor), atol=1e-5, rtol=1e-5)
+
+
+def test_wrong_bases_are_refused_whatever_the_way(repositories, processor, make_config):
+    """By configuration and weights in memory, of another size, and for an adapter that was trained on a merged model."""
+    other = load_model(str(repositories["other"]))
+    trained = load_model(str(repositories["adapter_a"]))
+    with pytest.raises(ValueError, match="was trained on 'stage1'"):
+        other.load_adapter(peft_config=trained.peft_config["default"], adapter_state_dict=trained.get_adapter_state_dict())
+    assert not other._hf_peft_config_loaded and not [name for name in other.state_dict() if "lora" in name]
+
+    larger = M2CModel(make_config(text_config={**make_config().text_config.to_dict(), "hidden_size": 64}))
+    with pytest.raises(ValueError, match="was trained on 'stage1'"):
+        larger.load_adapter(str(repositories["adapter_a"]))
+
+    merged = add_adapter(load_model(str(repositories["merged"])), str(repositories["merged"]))
+    save_adapter(merged, processor, repositories["adapter_b"], base=str(repositories["merged"]))
+    with pytest.raises(ValueError, match="was trained on 'merged'"):
+        load_model(str(repositories["stage1"])).load_adapter(str(repositories["adapter_b"]))
+
+
+def test_an_adapter_that_lacks_weights_is_refused(repositories):
+    path = repositories["adapter_a"] / "adapter_model.safetensors"
+    weights = load_file(path)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, path, metadata={"format": "pt"})
+    model = load_model(str(repositories["stage1"]))
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        model.load_adapter(str(repositories["adapter_a"]))
+    assert not model._hf_peft_config_loaded
+
+
+def test_a_base_that_is_gone_is_named(repositories):
+    repositories["stage1"].rename(repositories["stage1"].with_name("moved"))
+    with pytest.raises(ValueError, match=r"adapter_a, the adapter of .*stage1"):
+        load_model(str(repositories["adapter_a"]))
+
+
+def test_a_second_adapter_loads_without_an_alarm(repositories, capfd):
+    model = load_model(str(repositories["adapter_a"]))
+    capfd.readouterr()
+    model.load_adapter(str(repositories["adapter_b"]), adapter_name="b")
+    assert "MISSING" not in "".join(capfd.readouterr())
 
 
 def test_the_adapter_acts_on_composed_queries_only(stage2, processor, clip, tmp_path):

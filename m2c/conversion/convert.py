@@ -1,5 +1,6 @@
 """From a checkpoint of the original authors to an M2C model with its processor."""
 
+import argparse
 import hashlib
 import json
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase
 
-from m2c.checkpoints import fingerprint, load_model, load_processor, public_name, save_retriever
+from m2c.checkpoints import is_m2c, load_model, load_processor, public_name, save_retriever
+from m2c.conventions import PROMPTS
 from m2c.output_folder import new_folder
 from modeling_m2c import M2CConfig, M2CModel
 from processing_m2c import M2CProcessor
@@ -19,13 +21,6 @@ from .openai_clip import convert_clip
 
 
 RECORD = "conversion.json"
-# The prompts of composed queries in each method's own evaluation; the pseudo-word is "*" in all of them here.
-COMPOSING_TEMPLATES = {
-    "m2c": "a photo of * that {text}",
-    "pic2word": "a photo of * , {text}",
-    "searle": "a photo of * that {text}",
-    "lincir": "a photo of * that {text}",
-}
 # Where the tokenizer of OpenAI's vocabulary is to be had; their checkpoints do not carry it.
 OPENAI_TOKENIZER = "openai/clip-vit-large-patch14"
 OPENAI_VOCAB_SIZE = 49408
@@ -34,7 +29,7 @@ OPENAI_VOCAB_SIZE = 49408
 def convert(
     checkpoint: str | Path, output: str | Path, method: str, clip: str | None = None, warn: Callable[[str], None] = print
 ) -> None:
-    """Converts a checkpoint and writes a folder that `AutoModel.from_pretrained` loads.
+    """Converts a checkpoint and writes a folder that `AutoModel.from_pretrained` loads, with a record, `conversion.json`.
 
     Args:
         checkpoint: the file.
@@ -49,16 +44,15 @@ def convert(
             tensor.
         FileExistsError: if `output` exists and is not empty. Nothing in it is touched.
     """
-    if method not in COMPOSING_TEMPLATES:
-        raise ValueError(f"the method is one of {', '.join(COMPOSING_TEMPLATES)}, not {method!r}")
+    if method not in PROMPTS:
+        raise ValueError(f"the method is one of {', '.join(PROMPTS)}, not {method!r}")
     with new_folder(Path(output)) as folder:
         if method in ("searle", "lincir"):
             model = load_mapper(checkpoint, clip)
-            processor = load_processor(clip, composing_template=COMPOSING_TEMPLATES[method])
+            processor = load_processor(clip, composing_template=PROMPTS[method])
         else:
             model = load_original(checkpoint, method)
             processor = _processor(model.config, method, clip, warn)
-        model.config.fingerprint = fingerprint(model)
         save_retriever(model, processor, folder)
         record = {
             "method": method,
@@ -85,7 +79,7 @@ def load_original(checkpoint: str | Path, method: str) -> M2CModel:
             convert_relu_mapper(mapper, widths, "layers.layers."),
             convert_injection(mapper, widths, arguments.get("va_layers")),
         ]
-        if content.get("state_dict_lora"):
+        if content.get("state_dict_lora") is not None:
             adapters = Tensors(content, "state_dict_lora")
             parts.append(convert_residual_adapters(adapters, widths, arguments.get("ca_layers")))
             adapters.finish()
@@ -109,6 +103,8 @@ def load_mapper(checkpoint: str | Path, clip: str | None) -> M2CModel:
             "SEARLE and LinCIR checkpoints hold the mapper only; name the CLIP that it was trained with, for example "
             "--clip openai/clip-vit-large-patch14"
         )
+    if is_m2c(clip):
+        raise ValueError(f"{clip!r} is an M2C model; name the plain CLIP that the mapper was trained with")
     tensors = Tensors(read_checkpoint(checkpoint), "Phi")
     plain = load_model(clip, injection_layers=[])
     try:
@@ -124,8 +120,12 @@ def load_mapper(checkpoint: str | Path, clip: str | None) -> M2CModel:
 
 def _arguments(content: dict) -> dict:
     """The command line that the authors keep in a checkpoint, if they do."""
-    arguments = content.get("args") or {}
-    return arguments if isinstance(arguments, dict) else vars(arguments)
+    arguments = content.get("args", {})
+    if isinstance(arguments, argparse.Namespace):
+        return vars(arguments)
+    if not isinstance(arguments, dict):
+        raise ValueError(f"args should be a Namespace or a dictionary; it is a {type(arguments).__name__}")
+    return arguments
 
 
 def _build(config: dict, weights: dict[str, torch.Tensor]) -> M2CModel:
@@ -140,13 +140,14 @@ def _processor(
     image_processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     tokenizer = _tokenizer(config.text_config.vocab_size, clip)
     if tokenizer is None:
+        fits = config.text_config.vocab_size == OPENAI_VOCAB_SIZE
+        reason = f"{OPENAI_TOKENIZER} could not be reached" if fits else "its vocabulary is not that of OpenAI's CLIP"
         warn(
-            f"warning: the checkpoint carries no tokenizer for its {config.text_config.vocab_size} tokens, and that of "
-            f"{OPENAI_TOKENIZER} cannot be loaded or is for another vocabulary. Model and image processor are written, but "
-            "nothing to encode texts with; convert again with --clip and a folder that has the tokenizer"
+            f"warning: the checkpoint carries no tokenizer, and {reason}. Model and image processor are written, but nothing "
+            "to encode texts with; convert again with --clip and a folder that has the tokenizer"
         )
         return image_processor
-    return M2CProcessor(image_processor, tokenizer, composing_template=COMPOSING_TEMPLATES[method])
+    return M2CProcessor(image_processor, tokenizer, composing_template=PROMPTS[method])
 
 
 def _tokenizer(vocab_size: int, clip: str | None) -> PreTrainedTokenizerBase | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .checkpoint import Tensors
-from .openai_clip import attention, linear
+from .layers import attention, linear
 
 
 # What the authors' code takes where the checkpoint does not say: the text blocks (0-based) of injections and adapters.
@@ -64,12 +64,11 @@ def convert_injection(tensors: Tensors, widths: Widths, layers: Sequence[int] | 
     """
     count = tensors.count("adapters.")
     layers = _layers("va_layers", layers, count, INJECTION_LAYERS)
-    if not count:
-        tensors.drop("fc_out_hidden.weight", "fc_out_hidden.bias")
+    weights = linear(tensors, "fc_out_hidden", "semantic_injection.projection", widths.projection, widths.text)
+    if not layers:
         return {"injection_layers": []}, {}
     width, _ = tensors.shape("adapters.0.hid_1.layers.0.0.weight", 2)
     depth = tensors.count("adapters.0.ca.layers.")
-    weights = linear(tensors, "fc_out_hidden", "semantic_injection.projection", widths.projection, widths.text)
     for index, layer in enumerate(layers):
         weights |= _injection_block(
             tensors, f"adapters.{index}.", f"semantic_injection.blocks.{layer}.", widths.text, width, depth
@@ -81,7 +80,7 @@ def _injection_block(tensors: Tensors, old: str, new: str, hidden_size: int, wid
     weights = {f"{new}conv.weight": tensors.take(f"{old}conv.0.weight", hidden_size, hidden_size, 3, 3)}
     for name in ("weight", "bias", "running_mean", "running_var"):
         weights[f"{new}norm.{name}"] = tensors.take(f"{old}conv.1.{name}", hidden_size)
-    weights[f"{new}norm.num_batches_tracked"] = tensors.take(f"{old}conv.1.num_batches_tracked")
+    weights[f"{new}norm.num_batches_tracked"] = tensors.take_count(f"{old}conv.1.num_batches_tracked")
     for source, target in (("hid_1", "pseudo_word_mlp"), ("hid_2", "patch_mlp"), ("hid_3", "end_of_text_mlp")):
         weights |= _mlp(tensors, f"{old}{source}", f"{new}{target}", hidden_size, width)
     for index in range(depth):
@@ -107,7 +106,7 @@ def convert_residual_adapters(
     """The residual low-rank adapters of M2C's stage 2. Arguments and result are those of `convert_injection`."""
     count = tensors.count("lora_layers.")
     layers = _layers("ca_layers", layers, count, RESIDUAL_ADAPTER_LAYERS)
-    if not count:
+    if not layers:
         return {}, {}
     _, rank = tensors.shape("lora_layers.0.A", 2)
     weights = {}
@@ -119,11 +118,13 @@ def convert_residual_adapters(
 
 
 def _layers(argument: str, recorded: Sequence[int] | None, count: int, default: tuple[int, ...]) -> list[int]:
-    """The text blocks of `count` modules. Raises `ValueError` if there are not as many."""
-    if count == 0:
-        return []
-    layers = list(default if recorded is None else recorded)
-    if len(set(layers)) != count:
-        origin = "the default, as args are missing" if recorded is None else f"args.{argument}"
-        raise ValueError(f"the checkpoint has {count} modules for the text blocks {layers} ({origin})")
-    return layers
+    """The text blocks of `count` modules. Raises `ValueError` if the checkpoint names other blocks, or not as many."""
+    if recorded is None:
+        layers, origin = list(default), "the default, as args do not say"
+    else:
+        layers, origin = recorded, f"args.{argument}"
+    if not isinstance(layers, (list, tuple)) or not all(type(layer) is int for layer in layers):
+        raise ValueError(f"args.{argument} should list text blocks as whole numbers; it is {layers!r}")
+    if len(layers) != count or len(set(layers)) != count:
+        raise ValueError(f"the checkpoint has {count} modules for the text blocks {list(layers)} ({origin})")
+    return list(layers)

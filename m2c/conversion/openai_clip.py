@@ -3,6 +3,7 @@
 import torch
 
 from .checkpoint import Tensors
+from .layers import attention, linear
 
 
 # OpenAI's loader takes heads of this width in every tower.
@@ -24,7 +25,7 @@ def convert_clip(tensors: Tensors) -> tuple[dict, dict[str, torch.Tensor]]:
         raise ValueError("the checkpoint's CLIP has a ResNet as its vision tower; only vision transformers are supported")
     text, text_weights = _text_tower(tensors)
     vision, vision_weights = _vision_tower(tensors)
-    projection_dim = text.pop("projection_dim")
+    projection_dim = text["projection_dim"]
     weights = {
         **text_weights,
         **vision_weights,
@@ -74,7 +75,13 @@ def _vision_tower(tensors: Tensors) -> tuple[dict, dict[str, torch.Tensor]]:
         **_layer_norm(tensors, "visual.ln_pre", "vision_model.pre_layrnorm", width),
         **_layer_norm(tensors, "visual.ln_post", "vision_model.post_layernorm", width),
     }
-    return {**sizes, "patch_size": patch_size, "image_size": grid * patch_size}, weights
+    config = {
+        **sizes,
+        "patch_size": patch_size,
+        "image_size": grid * patch_size,
+        "projection_dim": tensors.shape("visual.proj", 2)[1],
+    }
+    return config, weights
 
 
 def _blocks(tensors: Tensors, old: str, new: str, width: int) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -101,23 +108,6 @@ def _blocks(tensors: Tensors, old: str, new: str, width: int) -> tuple[dict, dic
         "hidden_act": "quick_gelu",
     }
     return sizes, weights
-
-
-def attention(tensors: Tensors, old: str, new: str, width: int) -> dict[str, torch.Tensor]:
-    """Torch's own attention keeps the projections of query, key and value in one matrix."""
-    weights = tensors.take(f"{old}.in_proj_weight", 3 * width, width).chunk(3)
-    biases = tensors.take(f"{old}.in_proj_bias", 3 * width).chunk(3)
-    split = {}
-    for name, weight, bias in zip("qkv", weights, biases):
-        split |= {f"{new}.{name}_proj.weight": weight, f"{new}.{name}_proj.bias": bias}
-    return {**split, **linear(tensors, f"{old}.out_proj", f"{new}.out_proj", width, width)}
-
-
-def linear(tensors: Tensors, old: str, new: str, in_features: int, out_features: int) -> dict[str, torch.Tensor]:
-    return {
-        f"{new}.weight": tensors.take(f"{old}.weight", out_features, in_features),
-        f"{new}.bias": tensors.take(f"{old}.bias", out_features),
-    }
 
 
 def _layer_norm(tensors: Tensors, old: str, new: str, width: int) -> dict[str, torch.Tensor]:

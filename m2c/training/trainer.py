@@ -12,7 +12,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from m2c.checkpoints import fingerprint, is_m2c, load_model, load_processor, public_name, save_retriever
+from m2c.checkpoints import is_m2c, load_model, load_processor, public_name, save_retriever
 from m2c.evaluation.metrics import rank_gallery, recall_at_k
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
@@ -65,8 +65,6 @@ def train(config: TrainingConfig, features: CachedFeatures | None = None) -> tup
     run = _Run(config, output_dir, accelerator, task, data, held_out)
     run.fit()
     if accelerator.is_main_process:
-        if config.stage == 1:
-            model.config.fingerprint = fingerprint(model)
         save_retriever(model, processor, output_dir)
         run.write_record()
     accelerator.wait_for_everyone()

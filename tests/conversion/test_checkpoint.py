@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from m2c.conversion.checkpoint import Tensors, read_checkpoint
 
@@ -21,7 +23,7 @@ class Bomb:
 def test_pickled_code_is_refused_and_not_run(tmp_path, zipped):
     fuse, path = tmp_path / "exploded", tmp_path / "bomb.pt"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "args": Bomb(fuse)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"bomb.pt was refused"):
+    with pytest.raises(ValueError, match=r"bomb.pt was refused: it holds (posix|nt).system"):
         read_checkpoint(path)
     assert not fuse.exists()
     torch.load(path, weights_only=False)
@@ -67,6 +69,38 @@ def test_no_dictionary(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     with pytest.raises(ValueError, match="holds a Tensor"):
         read_checkpoint(tmp_path / "tensor.pt")
+
+
+@given(data=st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_damaged_files_are_named_whatever_the_damage(tmp_path, data):
+    path = tmp_path / "damaged.pt"
+    for zipped in (True, False):
+        torch.save({"Phi": {"layers.0.weight": torch.ones(3)}}, path, _use_new_zipfile_serialization=zipped)
+        content = bytearray(path.read_bytes())
+        for _ in range(3):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        try:
+            assert isinstance(read_checkpoint(path), dict)
+        except ValueError as error:
+            assert "damaged.pt" in str(error)
+
+
+def test_tensors_that_are_no_weights():
+    hostile = {
+        "integer": torch.ones(2, dtype=torch.int32),
+        "complex": torch.ones(2, dtype=torch.complex64),
+        "nan": torch.tensor([1.0, float("nan")]),
+        "sparse": torch.ones(2).to_sparse(),
+        "meta": torch.ones(2, device="meta"),
+    }
+    for name in hostile:
+        with pytest.raises(ValueError, match=rf"Phi\['{name}'\] does not hold finite floats"):
+            Tensors({"Phi": hostile}, "Phi").take(name, 2)
+    with pytest.raises(ValueError, match="twice"):
+        Tensors({"Phi": {"a": torch.ones(1), "module.a": torch.ones(1)}}, "Phi")
+    assert Tensors({"Phi": {"layers.²0.x": torch.ones(1)}}, "Phi").count("layers.") == 0
 
 
 def test_parts_hold_tensors_only():

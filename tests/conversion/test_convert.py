@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from m2c.cli import app
 from m2c.conversion import convert, load_mapper, load_original
+from modeling_m2c import M2CModel
 
 
 def save(content, path):
@@ -69,6 +72,24 @@ def test_m2c_matches_the_reference(make_m2c, make_reference, sizes, tmp_path, va
     close(model.get_composed_features(ids, images, position).pooler_output, stage1)
     model.enable_adapters()
     assert torch.equal(model.get_composed_features(ids, images, position).pooler_output, composed)
+
+
+@pytest.mark.skipif("M2C_GOLDEN" not in os.environ, reason="M2C_GOLDEN names a folder with the authors' outputs")
+@torch.no_grad()
+def test_golden_outputs_of_the_authors_code(tmp_path):
+    folder = Path(os.environ["M2C_GOLDEN"])
+    convert(folder / "tscir_tiny_checkpoint.pt", tmp_path / "out", "m2c", warn=lambda _: None)
+    model = AutoModel.from_pretrained(tmp_path / "out").eval()
+    golden = torch.load(folder / "tscir_tiny_expected.pt", weights_only=True)
+    images, ids = golden["image"], golden["text"]
+    query = (ids, images, (ids == golden["split"]).int().argmax(-1))
+    close(model.get_image_features(images).pooler_output, golden["image_embeds"])
+    close(model.get_image_tokens(images), golden["hidden"])
+    close(model.encode_reference(golden["hidden"]).pseudo_word, golden["token"])
+    close(model.get_text_features(ids).pooler_output, golden["text_embeds"])
+    close(model.get_composed_features(*query).pooler_output, golden["stage2"])
+    model.disable_adapters()
+    close(model.get_composed_features(*query).pooler_output, golden["stage1"])
 
 
 @torch.no_grad()
@@ -158,7 +179,7 @@ def test_gelu_mappers_match_a_direct_computation(phi, clip, clip_path, tmp_path,
         close(our, plain.get_text_features(ids).pooler_output[0])
 
 
-def test_a_mapper_of_another_clip(phi, tmp_path):
+def test_a_mapper_of_another_clip(phi, make_config, tmp_path):
     path = phi_file(phi, tmp_path / "phi.pt")
     with pytest.raises(ValueError, match="name the CLIP"):
         load_mapper(path, None)
@@ -166,6 +187,9 @@ def test_a_mapper_of_another_clip(phi, tmp_path):
         load_mapper(path, "scenes")
     with pytest.raises(ValueError, match="cannot load a CLIP from 'nowhere'"):
         load_mapper(path, "nowhere")
+    M2CModel(make_config()).save_pretrained(tmp_path / "m2c")
+    with pytest.raises(ValueError, match="is an M2C model; name the plain CLIP"):
+        load_mapper(path, str(tmp_path / "m2c"))
 
 
 @pytest.mark.parametrize("part", ["state_dict", "state_dict_img2text", "state_dict_lora"])
@@ -185,6 +209,41 @@ def test_every_tensor_counts(make_m2c, tmp_path, part):
     broken[part]["extra.weight"] = torch.zeros(2)
     with pytest.raises(ValueError, match=rf"{part} holds 1 tensors that this layout does not know: extra.weight"):
         load_original(save(broken, path), "m2c")
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], r"has 3 modules for the text blocks \[\]"),
+        ([1, 3], "has 3 modules"),
+        ([1, 1, 3, 5], "has 3 modules"),
+        ("1,3,5", "should list text blocks as whole numbers"),
+        (["1", "3", "5"], "whole numbers"),
+        ([1.0, 3.0, 5.0], "whole numbers"),
+        ([[1], 3, 5], "whole numbers"),
+        (torch.tensor([1, 3, 5]), "whole numbers"),
+        (3, "whole numbers"),
+        ([1, 3, 99], "must lie in 0..5"),
+    ],
+)
+@pytest.mark.parametrize("argument", ["va_layers", "ca_layers"])
+def test_text_blocks_that_cannot_be(make_m2c, tmp_path, argument, layers, message):
+    checkpoint = make_m2c()
+    checkpoint["args"][argument] = layers
+    with pytest.raises(ValueError, match=message):
+        load_original(save(checkpoint, tmp_path / "m2c.pt"), "m2c")
+
+
+def test_modules_that_the_arguments_promise(make_m2c, tmp_path):
+    """An M2C file without its injection is no mapper-only model."""
+    for argument, part, prefix in (("va_layers", "state_dict_img2text", "adapters."), ("ca_layers", "state_dict_lora", "lora")):
+        checkpoint = make_m2c()
+        checkpoint[part] = {name: tensor for name, tensor in checkpoint[part].items() if not name.startswith(prefix)}
+        with pytest.raises(ValueError, match=rf"has 0 modules for the text blocks .* \(args.{argument}\)"):
+            load_original(save(checkpoint, tmp_path / "m2c.pt"), "m2c")
+    for arguments in ("text", [1], torch.ones(1)):
+        with pytest.raises(ValueError, match="args should be a Namespace or a dictionary"):
+            load_original(save({**make_m2c(), "args": arguments}, tmp_path / "m2c.pt"), "m2c")
 
 
 def test_parts_that_do_not_fit_each_other(make_m2c, sizes, tmp_path):
@@ -221,7 +280,7 @@ def test_templates_and_tokenizer(make_pic2word, sizes, clip_path, tmp_path, proc
     assert record["sha256"] in card and "get_composed_features" in card and str(tmp_path) not in card + json.dumps(record)
 
     result = run_convert(path, tmp_path / "b")
-    assert result.exit_code == 0 and "carries no tokenizer for its" in result.output
+    assert result.exit_code == 0 and "carries no tokenizer, and its vocabulary" in result.output
     assert AutoImageProcessor.from_pretrained(tmp_path / "b").crop_size["height"] == 32
     assert "no `AutoProcessor`" in (tmp_path / "b" / "README.md").read_text()
 
