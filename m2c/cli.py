@@ -1,5 +1,6 @@
 """The command `m2c`."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -91,6 +92,110 @@ def convert(
     except (ValueError, OSError) as error:
         _fail(str(error), 1)
     typer.echo(f"Wrote {output}. {output / 'README.md'} says how to use it, and where the weights come from.")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="A retriever: a folder, or a repository of the Hub.", show_default=False)],
+    benchmark: Annotated[
+        Literal["fashioniq", "cirr", "circo", "genecis", "scenes", "own"],
+        typer.Option(help="Which benchmark; scenes needs no files, own is one in the documented form.", show_default=False),
+    ],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the benchmark's files, as its owners ship them.", show_default=False)
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the benchmark. (default: val)", show_default=False)] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(help="One category of FashionIQ or task of GeneCIS. (default: all, and their mean)", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for record.json, table.md and the files for a server; it must not exist, or be empty."),
+    ] = None,
+    query: Annotated[
+        Literal["composed", "text", "image", "sum"],
+        typer.Option(help="What queries are made of; all but composed are plain CLIP, for comparison."),
+    ] = "composed",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help='Template, such as "a photo of * , {text}". (default: that of the method)', show_default=False),
+    ] = None,
+    joining: Annotated[
+        Literal["first-second", "second-first", "both"] | None,
+        typer.Option(help="FashionIQ: order of the two captions. (default: that of the method)", show_default=False),
+    ] = None,
+    gallery: Annotated[
+        Literal["original", "val"],
+        typer.Option(help="FashionIQ: the whole split, or the images of its queries only (the VAL split)."),
+    ] = "original",
+    shared_concept: Annotated[
+        bool, typer.Option("--shared_concept", help="CIRCO: put the shared concept behind the text, as few methods do.")
+    ] = False,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow_missing", help="Go on without images that are missing or broken; the record counts them."),
+    ] = False,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")] = "float32",
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Images or queries at a time, on each process.")] = 64,
+    num_workers: Annotated[
+        int, typer.Option("--num_workers", help="Processes that read images, for each one that encodes.")
+    ] = 0,
+    cache_dir: Annotated[
+        Path,
+        typer.Option("--cache_dir", help="Where features of images are kept, for another prompt, adapter or benchmark."),
+    ] = Path("~/.cache/m2c"),
+) -> None:
+    """Measure a retriever on FashionIQ, CIRR, CIRCO or GeneCIS by their exact protocols, or on a benchmark of your own.
+
+    Says first what is missing. Features are stored as they are computed, so a run that was stopped goes on where it was. On
+    several GPUs: accelerate launch -m m2c.cli evaluate ...
+
+    For example: m2c evaluate --model m2c-quickstart/model --benchmark scenes
+    """
+    from transformers.utils import logging
+
+    from m2c.evaluation.evaluate import Options
+    from m2c.evaluation.run import find_benchmark, run_evaluation
+
+    logging.disable_progress_bar()
+    options = Options(query, prompt, joining, shared_concept, dtype, None, batch_size, num_workers, cache_dir.expanduser())
+    try:
+        parts = find_benchmark(benchmark, root, split, category, gallery)
+        run_evaluation(model, parts, allow_missing, output, options, typer.echo)
+    except (ValueError, OSError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was encoded is kept, and the next run goes on from there", 130)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[Literal["cirr", "circo"], typer.Option(help="Whose file it is.", show_default=False)],
+    annotations: Annotated[
+        Path, typer.Option(help="CIRR's cap.rc2.SPLIT.json, or CIRCO's val.json or test.json.", show_default=False)
+    ],
+    predictions: Annotated[Path, typer.Option(help="The file that the server would be given.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Write the record here, as JSON.", show_default=False)] = None,
+) -> None:
+    """Score or validate a prediction file of CIRR or CIRCO without a model, as the benchmark's server would.
+
+    Annotations of a test split have no targets: then the file is validated only. Exits with 1 if it would be rejected.
+
+    For example: m2c score --benchmark circo --annotations annotations/val.json --predictions circo-val.json
+    """
+    from m2c.evaluation.submissions import score as run
+    from m2c.evaluation.submissions import table
+
+    try:
+        record = run(benchmark, annotations, predictions)
+        if output is not None:
+            output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        _fail(str(error), 1)
+    typer.echo(table(record))
+    if record["problems"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,15 +1,16 @@
-"""Composed retrieval on scenes: the protocol of the quickstart's table."""
+"""Composed retrieval on scenes: the test set of the quickstart's table, encoded once for every model that shares its CLIP."""
 
 from dataclasses import dataclass
 
 import torch
 from datasets import DatasetDict
 
+from m2c.data.benchmarks.scenes import as_benchmark
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
 from .encoding import encode_images, encode_queries, encode_texts
-from .metrics import mean_average_precision_at_k, rank_gallery, recall_at_k, subset_recall_at_k
+from .protocols import PROTOCOLS, measure, rank
 
 
 METRICS = ("R@1", "R@5", "R@10", "subset R@1", "mAP@10")
@@ -17,14 +18,13 @@ METRICS = ("R@1", "R@5", "R@10", "subset R@1", "mAP@10")
 
 @dataclass
 class ScenesBenchmark:
-    """Queries and the encoded gallery of [`m2c.data.scenes.composed_retrieval`].
-
-    The whole gallery is ranked by cosine, without the query's own reference. Recall looks for the target; subset recall for the
-    target among it and the four other edits of its reference; mAP for every gallery image that shows the edited scene.
-    """
+    """What [`m2c.data.scenes.composed_retrieval`] drew, and the features of its gallery, by the protocol `"scenes"`."""
 
     data: DatasetDict
     gallery: torch.Tensor
+
+    def __post_init__(self):
+        self.benchmark = as_benchmark(self.data)
 
     @classmethod
     def encode(cls, data: DatasetDict, model: M2CModel, processor: M2CProcessor) -> "ScenesBenchmark":
@@ -45,13 +45,11 @@ class ScenesBenchmark:
         return encode_texts(model, processor, self.data["queries"][:][column])
 
     def rank(self, queries: torch.Tensor, k: int) -> torch.Tensor:
-        return rank_gallery(queries, self.gallery, k, excluded=self.data["queries"]["reference_id"])
+        """The best `k` gallery positions for query features of shape `(num_queries, projection_dim)`."""
+        return rank(self.benchmark, PROTOCOLS["scenes"], queries, self.gallery, k).gallery
 
     def score(self, queries: torch.Tensor) -> dict[str, float]:
         """[`METRICS`] in percent for query features of shape `(num_queries, projection_dim)`."""
-        columns = self.data["queries"][:]
-        rankings, targets = self.rank(queries, k=10), columns["target_id"]
-        figures = {f"R@{k}": recall_at_k(rankings, targets, k) for k in (1, 5, 10)}
-        figures["subset R@1"] = subset_recall_at_k(queries, self.gallery, columns["subset_ids"], targets, 1)
-        figures["mAP@10"] = mean_average_precision_at_k(rankings, columns["answer_ids"], 10)
-        return {name: round(100 * figures[name], 2) for name in METRICS}
+        protocol = PROTOCOLS["scenes"]
+        figures = measure(self.benchmark, protocol, rank(self.benchmark, protocol, queries, self.gallery))
+        return {name: round(figures[name], 2) for name in METRICS}

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from m2c.evaluation.baselines import add, slerp
-from m2c.evaluation.metrics import mean_average_precision_at_k, rank_gallery, recall_at_k, subset_recall_at_k
+from m2c.evaluation.metrics import (
+    mean_average_precision_at_k,
+    rank_gallery,
+    rank_subsets,
+    recall_at_k,
+    tie_order,
+    top_k,
+)
 
 
 def features(count: int, seed: int = 0) -> torch.Tensor:
@@ -53,18 +60,71 @@ def test_average_precision_is_a_share_and_best_when_answers_come_first(order, an
     assert 0 <= value <= 1 == pytest.approx(mean_average_precision_at_k(torch.tensor([best]), [sorted(answers)], k))
 
 
-def test_subset_recall_looks_at_the_subset_only():
+def test_subsets_are_ranked_alone():
     gallery = torch.eye(6)
     queries = torch.tensor([[9.0, 3, 2, 1, 0, 0], [9, 0, 0, 1, 2, 3]])
-    assert subset_recall_at_k(queries, gallery, [[1, 2, 3], [3, 4, 5]], [1, 4], 1) == 0.5
-    assert subset_recall_at_k(queries, gallery, [[1, 2, 3], [3, 4, 5]], [1, 4], 2) == 1.0
+    assert rank_subsets(queries, gallery, [[1, 2, 3], [3, 5]]).tolist() == [[1, 2, 3], [5, 3, -1]]
+    rankings = rank_subsets(queries, gallery, [[1, 2, 3], [3, 4, 5]], batch_size=1)
+    assert [recall_at_k(rankings, [1, 4], k) for k in (1, 2)] == [0.5, 1.0]
 
 
 def test_subset_ties_favour_no_place():
-    """Wherever the target stands among equals, it is found first by one fixed shuffle: in one place out of five."""
+    """Wherever the target is listed among equals makes no difference, and in one place out of five it is found first."""
     queries, gallery = torch.ones(1, 4), torch.ones(5, 4)
-    hits = [subset_recall_at_k(queries, gallery, [list(range(5))], [target], 1) for target in range(5)]
-    assert sum(hits) == 1.0 and hits[0] == 0.0, "the first place is where data sets list the target"
+    orders = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]]
+    assert len({tuple(rank_subsets(queries, gallery, [order])[0].tolist()) for order in orders}) == 1
+    assert sum(recall_at_k(rank_subsets(queries, gallery, [orders[0]]), [target], 1) for target in range(5)) == 1.0
+
+
+def brute_force_ranking(scores: list[float], order: list[int], excluded: int | None = None) -> list[int]:
+    """From the definition: the best first, equals by the fixed shuffle."""
+    return sorted((i for i in range(len(scores)) if i != excluded), key=lambda i: (-scores[i], order.index(i)))
+
+
+# Few different values, so that most rankings hold ties. One-dimensional features: a cosine is the sign, a score the number.
+SCORES = st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=9, max_size=9), min_size=1, max_size=4)
+
+
+@given(SCORES, st.integers(1, 9))
+def test_top_k_is_a_stable_sort(rows, k):
+    expected = [brute_force_ranking(row, list(range(9)))[:k] for row in rows]
+    assert top_k(torch.tensor(rows), k).tolist() == expected
+
+
+@given(st.data())
+def test_rankings_and_metrics_against_brute_force(data):
+    """Rankings with ties, several answers, subsets and excluded references, all from their definitions, with loops."""
+    size, count = data.draw(st.integers(3, 12)), data.draw(st.integers(1, 4))
+    # Orthogonal directions, several images of each: within a direction all cosines are equal, to the bit.
+    directions = data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
+    gallery = torch.eye(3)[directions]
+    weights = data.draw(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, 2.0])] * 3), min_size=count, max_size=count))
+    queries = torch.tensor(weights)
+    excluded = data.draw(st.lists(st.integers(0, size - 1), min_size=count, max_size=count))
+    targets = data.draw(st.lists(st.integers(0, size - 1), min_size=count, max_size=count))
+    answers = [sorted({target, *data.draw(st.sets(st.integers(0, size - 1)))}) for target in targets]
+    subsets = [list({target, *data.draw(st.sets(st.integers(0, size - 1)))}) for target in targets]
+    k = data.draw(st.integers(1, size - 1))
+
+    order = tie_order(size).tolist()
+    scores = [[row[direction] for direction in directions] for row in weights]
+    expected = [brute_force_ranking(row, order, left_out) for row, left_out in zip(scores, excluded)]
+    rankings = rank_gallery(queries, gallery, k, excluded, batch_size=2)
+    assert rankings.tolist() == [row[:k] for row in expected]
+    found = sum(target in row[:k] for target, row in zip(targets, expected)) / count
+    assert recall_at_k(rankings, targets, k) == pytest.approx(found)
+
+    ranked = [brute_force_ranking(row, order) for row in scores]
+    total = 0.0
+    for row, correct in zip(ranked, answers):
+        precisions = [sum(item in correct for item in row[:i]) / i for i in range(1, k + 1) if row[i - 1] in correct]
+        total += sum(precisions) / min(len(correct), k)
+    found = mean_average_precision_at_k(rank_gallery(queries, gallery, k), answers, k)
+    assert found == pytest.approx(total / count)
+
+    within = [[item for item in row if item in subset] for row, subset in zip(ranked, subsets)]
+    padded = [row + [-1] * (max(map(len, subsets)) - len(row)) for row in within]
+    assert rank_subsets(queries, gallery, subsets).tolist() == padded
 
 
 def test_baselines():

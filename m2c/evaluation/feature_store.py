@@ -1,0 +1,89 @@
+"""Features of images on disk, found by what made them: the weights, the preprocessing and the picture."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from modeling_m2c import M2CModel
+from processing_m2c import M2CProcessor
+
+
+def image_side_key(model: M2CModel, processor: M2CProcessor) -> str:
+    """A hash of all that decides the features of an image: vision tower, projection, their precision, preprocessing."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(("vision_model.", "visual_projection.")):
+            digest.update(f"{name} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    preprocessing = {"target_pad": processor.target_pad, **processor.image_processor.to_dict()}
+    # Which release wrote the settings changes nothing in a picture.
+    settings = {name: value for name, value in preprocessing.items() if name not in ("processor_class", "auto_map")}
+    digest.update(json.dumps([settings, model.config.vision_config.to_dict()], sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+class FeatureStore:
+    """Features by digest, in files that are written once and appended by adding another. A run that is killed loses none.
+
+    Args:
+        folder: of one kind of features of one model; made if it does not exist.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.place: dict[str, tuple[Path, int]] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._add(path)
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those without features, each once, in order."""
+        return [digest for digest in dict.fromkeys(digests) if digest not in self.place]
+
+    def append(self, digests: Sequence[str], features: torch.Tensor) -> None:
+        """Adds features of shape `(len(digests), ...)`, all or nothing. What another process wrote is taken as it is."""
+        name = hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+        path = self.folder / f"{name}.safetensors"
+        if path.exists():
+            self._add(path)
+        if not self.missing(digests):
+            return
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            save_file({"features": features.contiguous()}, partial, metadata={"digests": json.dumps(list(digests))})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._add(path)
+
+    def read(self, digests: Sequence[str]) -> torch.Tensor:
+        """Features of shape `(len(digests), ...)` in the order asked for. Raises `KeyError` if some are missing."""
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, digest in enumerate(digests):
+            path, row = self.place[digest]
+            wanted.setdefault(path, []).append((position, row))
+        features = None
+        for path, rows in wanted.items():
+            with safe_open(path, "pt") as file:
+                stored = file.get_tensor("features") if len(rows) > 1 else file.get_slice("features")
+                for position, row in rows:
+                    value = stored[row]
+                    if features is None:
+                        features = value.new_empty(len(digests), *value.shape)
+                    features[position] = value
+        return features
+
+    def _add(self, path: Path) -> None:
+        try:
+            with safe_open(path, "pt") as file:
+                digests = json.loads(file.metadata()["digests"])
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            path.unlink()  # cut short by a full disk or a crash: its images are encoded again
+            return
+        self.place.update({digest: (path, row) for row, digest in enumerate(digests)})

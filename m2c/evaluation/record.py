@@ -1,0 +1,47 @@
+"""What a record says about the model, its preprocessing and the software."""
+
+import hashlib
+import platform
+from importlib.metadata import version
+
+import torch
+
+from m2c.checkpoints import public_name
+from modeling_m2c import M2CModel
+from processing_m2c import M2CProcessor
+
+
+PACKAGES = ("m2c", "torch", "transformers", "peft", "accelerate", "datasets", "Pillow")
+
+
+def describe_model(name: str, model: M2CModel) -> dict:
+    """Name and revision, what the weights are, and which adapters act."""
+    adapters = [f"residual, after blocks {model.config.residual_adapter_layers}"] if model.residual_adapters else []
+    if model._hf_peft_config_loaded:
+        adapters += [f"{adapter}, SHA-256 {_hash_adapter(model, adapter)}" for adapter in model.active_adapters()]
+    return {
+        "name": public_name(name),
+        "revision": getattr(model.config, "_commit_hash", None),
+        "fingerprint": model.config.fingerprint,
+        "adapters": adapters,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "injection_layers": model.config.injection_layers,
+    }
+
+
+def _hash_adapter(model: M2CModel, adapter: str) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.get_adapter_state_dict(adapter).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def describe_preprocessing(processor: M2CProcessor) -> dict:
+    settings = processor.image_processor.to_dict()
+    wanted = ("image_processor_type", "size", "crop_size", "resample", "image_mean", "image_std", "do_center_crop")
+    return {"target_pad": processor.target_pad, **{name: settings.get(name) for name in wanted}}
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}

@@ -1,0 +1,74 @@
+"""`m2c evaluate`: from files on disk to files on disk."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from accelerate import PartialState
+
+from m2c.data.benchmarks import Benchmark, check_benchmark, load_benchmark
+from m2c.data.benchmarks.scenes import load_scenes
+from m2c.output_folder import new_folder
+
+from .evaluate import DEFAULTS, Evaluation, Options, evaluate
+from .report import table, write_evaluation
+
+
+def run_evaluation(
+    model: str,
+    benchmarks: list[Benchmark],
+    allow_missing: bool = False,
+    output: Path | None = None,
+    options: Options = DEFAULTS,
+    say: Callable[[str], None] = print,
+) -> Evaluation:
+    """Checks a benchmark's images, measures a retriever on it, and writes what comes out.
+
+    Args:
+        model: a folder or a repository of the Hub.
+        benchmarks: the parts of the benchmark.
+        allow_missing: go on without images that are missing or unreadable.
+        output: folder for record, table and the files for a server; it appears when all is done. `None` writes none.
+        options: how to measure.
+        say: prints a line of progress.
+
+    Raises:
+        ValueError: if images are missing, or as [`m2c.evaluation.evaluate.evaluate`] raises it.
+        FileExistsError: if `output` exists and is not empty.
+    """
+    state = PartialState()
+    is_writing = output is not None and state.is_main_process
+    tell = say if state.is_main_process else lambda _: None
+    with new_folder(output) if is_writing else nullcontext() as folder:
+        evaluation = evaluate(model, _checked(benchmarks, allow_missing), options, tell)
+        tell(f"\n{table(evaluation.record)}\n")
+        if is_writing:
+            for line in write_evaluation(evaluation, folder):
+                tell(line)
+    if is_writing:
+        tell(f"Wrote {output}: record.json says how this was measured.")
+    return evaluation
+
+
+def find_benchmark(
+    name: str, root: Path | None, split: str | None = None, category: str | None = None, gallery: str = "original"
+) -> list[Benchmark]:
+    """[`load_benchmark`], and scenes, which needs no files. Raises `ValueError` if the root is missing or wrong."""
+    if name == "scenes":
+        return [load_scenes()]
+    if root is None:
+        raise ValueError(f"--root is missing: the folder with the files of {name}")
+    return load_benchmark(name, root, split, category, gallery)
+
+
+def _checked(benchmarks: list[Benchmark], allow_missing: bool) -> list[Benchmark]:
+    checked, problems = [], []
+    for benchmark in benchmarks:
+        title = "-".join(filter(None, (benchmark.name, benchmark.category, benchmark.split)))
+        try:
+            checked.append(check_benchmark(benchmark, allow_missing, Path(f"missing-{title}.txt")))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return checked
