@@ -14,7 +14,7 @@ from modeling_m2c import M2CModel
 
 from .baselines import add
 from .extraction import Extractor
-from .protocols import PROTOCOLS, Rankings, mean_of_parts, measure, own_protocol, rank
+from .protocols import Rankings, mean_of_parts, measure, protocol_of, rank
 from .query_texts import query_texts
 from .record import describe_model, describe_preprocessing, versions
 
@@ -86,7 +86,7 @@ def evaluate(
     method = method_of(model.config)
     prompt = options.prompt or prompt_for(method, benchmarks[0].name)
     joining = options.joining or METHOD_JOININGS[method]
-    protocol = PROTOCOLS.get(benchmarks[0].name) or own_protocol(benchmarks[0])
+    protocol = protocol_of(benchmarks[0])
     parts, results = [], {}
     for benchmark in benchmarks:
         title = benchmark.category or benchmark.name
@@ -106,7 +106,7 @@ def evaluate(
         "split": benchmarks[0].split,
         "figures": mean_of_parts([part["figures"] for part in results.values()]),
         "parts": results,
-        "protocol": asdict(protocol),
+        "protocol": {**asdict(protocol), "gallery": benchmarks[0].variant},
         "query": {"kind": options.query, **_describe_texts(method, prompt, joining, options, texts)},
         "preprocessing": describe_preprocessing(extractor.processor),
         "model": describe_model(name, model),

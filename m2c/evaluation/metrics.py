@@ -19,7 +19,7 @@ def rank_gallery(
     gallery: torch.Tensor,
     k: int,
     excluded: Sequence[int] | None = None,
-    batch_size: int = 128,
+    scores_at_once: int = 2**24,
 ) -> torch.LongTensor:
     """The `k` gallery items of highest cosine for each query. Equal scores are ordered by [`tie_order`].
 
@@ -28,20 +28,23 @@ def rank_gallery(
         gallery (`torch.Tensor` of shape `(num_gallery, dim)`), of any length.
         k: how many to return, at most the size of the gallery.
         excluded: for each query the gallery position that is left out of its ranking, as a rule its own reference.
-        batch_size: queries scored at a time; bounds the memory to some `10 * batch_size * num_gallery` bytes.
+        scores_at_once: queries times gallery items scored at a time. Besides some ten bytes for each of them, memory holds one
+            copy of the gallery.
 
     Returns:
         `torch.LongTensor` of shape `(num_queries, min(k, num_gallery))`. The excluded item is last, if it is there at all.
     """
     shuffle = tie_order(len(gallery))
-    # The length of a query changes nothing in its ranking. That of a gallery item does; scaling scores spares a copy.
-    scales = 1 / gallery.norm(dim=-1).clamp_min(torch.finfo(gallery.dtype).tiny)
-    rankings = []
-    for start in range(0, len(queries), batch_size):
-        scores = (queries[start : start + batch_size] @ gallery.T).mul_(scales)
-        if excluded is not None:
-            scores[torch.arange(len(scores)), torch.as_tensor(excluded[start : start + batch_size])] = -torch.inf
-        rankings.append(shuffle[top_k(scores[:, shuffle], min(k, len(gallery)))])
+    shuffled = gallery[shuffle]
+    # The length of a query changes nothing in its ranking; that of a gallery item does.
+    shuffled /= shuffled.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(gallery.dtype).tiny)
+    columns = None if excluded is None else shuffle.argsort()[torch.as_tensor(excluded)]
+    rankings, rows = [], max(1, scores_at_once // len(gallery))
+    for start in range(0, len(queries), rows):
+        scores = queries[start : start + rows] @ shuffled.T
+        if columns is not None:
+            scores[torch.arange(len(scores)), columns[start : start + rows]] = -torch.inf
+        rankings.append(shuffle[top_k(scores, min(k, len(gallery)))])
     return torch.cat(rankings)
 
 
@@ -52,11 +55,11 @@ def top_k(scores: torch.Tensor, k: int) -> torch.LongTensor:
         scores (`torch.Tensor` of shape `(rows, columns)`).
         k: at most `columns`.
     """
-    columns = scores.topk(k, dim=-1).indices.sort(dim=-1).values
-    values = scores.gather(1, columns)
-    columns = columns.gather(1, values.argsort(dim=-1, descending=True, stable=True))
-    # Where more scores equal the last one than there is room for, topk took any of them.
-    crowded = (scores >= values.amin(dim=-1, keepdim=True)).sum(dim=-1) > k
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=-1)
+    # Where the next score equals the last one that counts, topk took any of the equals.
+    crowded = (values[:, k - 1] == values[:, -1]) if values.shape[1] > k else torch.zeros(len(scores), dtype=torch.bool)
+    columns = columns[:, :k].sort(dim=-1).values
+    columns = columns.gather(1, scores.gather(1, columns).argsort(dim=-1, descending=True, stable=True))
     for row in crowded.nonzero()[:, 0]:
         columns[row] = scores[row].argsort(descending=True, stable=True)[:k]
     return columns
@@ -76,14 +79,17 @@ def rank_subsets(
     Returns:
         `torch.LongTensor` of shape `(num_queries, size of the largest subset)`; smaller subsets end in -1.
     """
-    place = tie_order(len(gallery)).argsort().tolist()
-    members = [torch.tensor(sorted(subset, key=place.__getitem__), dtype=torch.long) for subset in subsets]
+    flat = torch.tensor([position for subset in subsets for position in subset], dtype=torch.long)
+    members = flat.split([len(subset) for subset in subsets])
     members = torch.nn.utils.rnn.pad_sequence(members, batch_first=True, padding_value=-1)
+    # In a fixed order of their own before the stable sort; the filling, at place `len(gallery)`, comes last.
+    place = torch.cat([tie_order(len(gallery)).argsort(), torch.tensor([len(gallery)])])
+    members = members.gather(1, place[members].argsort(dim=-1))
+    scales = 1 / gallery.norm(dim=-1).clamp_min(torch.finfo(gallery.dtype).tiny)
     rankings = []
     for start in range(0, len(queries), batch_size):
         batch = members[start : start + batch_size]
-        candidates = torch.nn.functional.normalize(gallery[batch], dim=-1)
-        scores = (candidates @ queries[start : start + batch_size, :, None])[..., 0]
+        scores = (gallery[batch] @ queries[start : start + batch_size, :, None])[..., 0] * scales[batch]
         scores[batch < 0] = -torch.inf
         rankings.append(batch.gather(1, scores.argsort(dim=-1, descending=True, stable=True)))
     return torch.cat(rankings)

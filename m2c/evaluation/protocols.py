@@ -49,6 +49,26 @@ def own_protocol(benchmark: Benchmark) -> Protocol:
     )
 
 
+def protocol_of(benchmark: Benchmark) -> Protocol:
+    """The protocol of the benchmark's name, or [`own_protocol`] for a name that is none of the known ones.
+
+    Raises:
+        ValueError: if the benchmark has the name of a known one, but not the columns that its figures need.
+    """
+    protocol = PROTOCOLS.get(benchmark.name)
+    if protocol is None:
+        return own_protocol(benchmark)
+    queries = benchmark.queries[:]
+    needed = {"subset_ids": protocol.subset_recall, "answer_ids": protocol.mean_average_precision}
+    for column, figures in needed.items():
+        if figures and None not in queries["target_id"] and not all(queries[column]):
+            raise ValueError(
+                f"the benchmark calls itself {benchmark.name!r}, but not all of its queries have {column}; if it is another "
+                "one, give it a name of its own in benchmark.json"
+            )
+    return protocol
+
+
 @dataclass(frozen=True)
 class Rankings:
     """Gallery positions, best first.
@@ -74,32 +94,34 @@ def rank(
         gallery (`torch.Tensor` of shape `(num_gallery, dim)`).
         depth: how many of the gallery to rank; by default what the figures need.
     """
-    place, columns = benchmark.positions(), benchmark.queries[:]
+    place, columns = benchmark.positions(), benchmark.queries
     depth = depth or max((*protocol.recall, *protocol.mean_average_precision, protocol.aspect_precision or 0), default=0)
-    excluded = [place[name] for name in columns["reference_id"]] if protocol.excludes_reference else None
+    excluded = [place[name] for name in columns["reference_id"][:]] if protocol.excludes_reference else None
     if excluded is not None:
         depth = min(depth, len(gallery) - 1)  # what is excluded must not come last, either
-    subsets = [[place[name] for name in names] for names in columns["subset_ids"]]
-    return Rankings(
-        gallery=rank_gallery(queries, gallery, depth, excluded) if depth else None,
-        subsets=rank_subsets(queries, gallery, subsets) if protocol.subset_recall else None,
-    )
+    subsets = None
+    if protocol.subset_recall:
+        members = [[place[name] for name in names] for names in columns["subset_ids"][:]]
+        subsets = rank_subsets(queries, gallery, members)
+    return Rankings(rank_gallery(queries, gallery, depth, excluded) if depth else None, subsets)
 
 
 def measure(benchmark: Benchmark, protocol: Protocol, rankings: Rankings) -> dict[str, float]:
     """The protocol's figures in percent, by name; empty where the split keeps its targets secret."""
-    place, columns = benchmark.positions(), benchmark.queries[:]
-    if None in columns["target_id"]:
+    place, columns = benchmark.positions(), benchmark.queries
+    targets = columns["target_id"][:]
+    if None in targets:
         return {}
-    targets = [place[name] for name in columns["target_id"]]
-    answers = [[place[name] for name in names] for names in columns["answer_ids"]]
+    targets = [place[name] for name in targets]
+    answers = [[place[name] for name in names] for names in columns["answer_ids"][:]]
     figures = {f"R@{k}": recall_at_k(rankings.gallery, targets, k) for k in protocol.recall}
     figures |= {f"subset R@{k}": recall_at_k(rankings.subsets, targets, k) for k in protocol.subset_recall}
     precision = {f"mAP@{k}": mean_average_precision_at_k(rankings.gallery, answers, k) for k in protocol.mean_average_precision}
     figures |= precision
     if protocol.aspect_precision:
-        for aspect in sorted({aspect for aspects in columns["aspects"] for aspect in aspects}):
-            rows = [row for row, aspects in enumerate(columns["aspects"]) if aspect in aspects]
+        carried_by = columns["aspects"][:]
+        for aspect in sorted({aspect for aspects in carried_by for aspect in aspects}):
+            rows = [row for row, aspects in enumerate(carried_by) if aspect in aspects]
             value = mean_average_precision_at_k(
                 rankings.gallery[rows], [answers[row] for row in rows], protocol.aspect_precision
             )
@@ -109,4 +131,5 @@ def measure(benchmark: Benchmark, protocol: Protocol, rankings: Rankings) -> dic
 
 def mean_of_parts(parts: list[dict[str, float]]) -> dict[str, float]:
     """The unweighted mean over categories, of the figures that all of them have."""
-    return {name: round(sum(part[name] for part in parts) / len(parts), 4) for name in parts[0]}
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: round(sum(part[name] for part in parts) / len(parts), 4) for name in shared}

@@ -22,7 +22,7 @@ def features(count: int, seed: int = 0) -> torch.Tensor:
 def test_ranking_is_by_cosine_and_leaves_the_reference_out():
     queries, gallery, excluded = features(7), features(20, 1), [3, 0, 19, 5, 5, 7, 1]
     cosines = normalize(queries, dim=-1) @ normalize(gallery, dim=-1).T
-    rankings = rank_gallery(queries, gallery, 20, excluded, batch_size=3)
+    rankings = rank_gallery(queries, gallery, 20, excluded, scores_at_once=60)
     for row in range(7):
         expected = [i for i in cosines[row].argsort(descending=True).tolist() if i != excluded[row]]
         assert rankings[row].tolist() == [*expected, excluded[row]]
@@ -109,7 +109,7 @@ def test_rankings_and_metrics_against_brute_force(data):
     order = tie_order(size).tolist()
     scores = [[row[direction] for direction in directions] for row in weights]
     expected = [brute_force_ranking(row, order, left_out) for row, left_out in zip(scores, excluded)]
-    rankings = rank_gallery(queries, gallery, k, excluded, batch_size=2)
+    rankings = rank_gallery(queries, gallery, k, excluded, scores_at_once=2 * size)
     assert rankings.tolist() == [row[:k] for row in expected]
     found = sum(target in row[:k] for target, row in zip(targets, expected)) / count
     assert recall_at_k(rankings, targets, k) == pytest.approx(found)

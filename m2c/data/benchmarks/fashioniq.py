@@ -74,4 +74,4 @@ def load_fashioniq(root: str | Path, split: str = "val", category: str = "dress"
     folder = find_folder(root, "images", ("", "image_data"))
     files = list_files([folder])
     images = {image: files.get(f"{image}.jpg") or files.get(f"{image}.png") or f"{folder}/{image}.jpg" for image in ids}
-    return build_benchmark("fashioniq", split, images, queries, captions, category=category)
+    return build_benchmark("fashioniq", split, images, queries, captions, category=category, variant=gallery)

@@ -39,6 +39,7 @@ class Benchmark:
             text, or the several ones of FashionIQ; `target_id`, `None` where it is secret; `subset_ids`, the images that subset
             recall ranks, without the reference; `answer_ids`, every correct answer, the target first; `aspects`, by which
             figures are also reported; `shared_concept` of CIRCO, `None` elsewhere. Lists may be empty.
+        variant: which of FashionIQ's galleries it is, `"original"` or `"val"`; `None` where there is one only.
         left_out: what was missing and is left out, by kind; every result carries it.
         crop: how a picture is cut to its box, where there are boxes.
     """
@@ -48,6 +49,7 @@ class Benchmark:
     gallery: Dataset
     queries: Dataset
     category: str | None = None
+    variant: str | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     crop: Callable[[Picture, list[float]], Picture] | None = None
 
@@ -66,7 +68,7 @@ class Benchmark:
 
     def positions(self) -> dict[str, int]:
         """Where in the gallery each id stands."""
-        return {name: position for position, name in enumerate(self.gallery["id"])}
+        return {name: position for position, name in enumerate(self.gallery["id"][:])}
 
 
 def make_query(id: str, reference_id: str, captions: list[str], target_id: str | None, **columns) -> dict:

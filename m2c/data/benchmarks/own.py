@@ -4,7 +4,7 @@
         gallery/metadata.jsonl   {"file_name": "shoes/1.jpg", "id": "shoe-1"}, relative to gallery/
         gallery/shoes/1.jpg      ...
         queries.jsonl            {"id": "1", "reference_id": "shoe-1", "captions": ["in red"], "target_id": "shoe-2"}
-        benchmark.json           optional: {"name": ..., "split": ..., "category": ..., "left_out": {...}}
+        benchmark.json           optional: {"name": ..., "split": ..., "category": ..., ...}
 
 Instead of the folder `gallery/` there may be a `gallery.parquet` with the columns `id` and `image`, and instead of
 `queries.jsonl` a `queries.parquet`. A query may have `modification`, a single text, instead of `captions`, and may have
@@ -33,7 +33,7 @@ from .form import GALLERY_FEATURES, QUERY_FEATURES, TEXT, Benchmark, make_query
 
 FORMATS = ("imagefolder", "parquet")
 IMAGES = Features({"id": TEXT, "image": Image()})
-ABOUT = {"name": "text", "split": "text", "category": "text", "left_out": "object"}
+ABOUT = {"name": "text", "split": "text", "category": "text", "variant": "text", "left_out": "object"}
 LISTS = ("subset_ids", "answer_ids", "aspects")
 ROW_GROUP = 100
 
@@ -56,7 +56,7 @@ def write_benchmark(benchmark: Benchmark, directory: str | Path, format: str = "
     check_choice("format", format, FORMATS)
     directory = Path(directory)
     with new_folder(directory) as folder:
-        about = {key: getattr(benchmark, key) for key in ("name", "split", "category", "left_out")}
+        about = {key: getattr(benchmark, key) for key in ABOUT}
         (folder / "benchmark.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         if format == "parquet":
             _write_parquet(_cut(benchmark), folder / "gallery.parquet")
