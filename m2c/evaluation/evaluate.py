@@ -14,6 +14,7 @@ from modeling_m2c import M2CModel
 
 from .baselines import add
 from .extraction import Extractor
+from .processes import processes
 from .protocols import Rankings, mean_of_parts, measure, protocol_of, rank
 from .query_texts import query_texts
 from .record import describe_model, describe_preprocessing, versions
@@ -84,7 +85,7 @@ def evaluate(
     )
     model = extractor.model
     method = method_of(model.config)
-    prompt = options.prompt or prompt_for(method, benchmarks[0].name)
+    prompt = prompt_for(method, benchmarks[0].name) if options.prompt is None else options.prompt
     joining = options.joining or METHOD_JOININGS[method]
     protocol = protocol_of(benchmarks[0])
     parts, results = [], {}
@@ -129,7 +130,7 @@ def _check(name: str, options: Options) -> None:
 
 
 def _load(name: str, options: Options) -> M2CModel:
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or processes().device
     return load_model(name).eval().to(device, getattr(torch, options.dtype))
 
 

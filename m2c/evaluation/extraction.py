@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +15,7 @@ from processing_m2c import M2CProcessor
 
 from .feature_store import FeatureStore, image_side_key
 from .image_digests import ImageDigests
+from .processes import processes
 
 
 # Images in one file of the store: what a killed run can lose. Tokens of an image are some hundred times its embedding.
@@ -50,7 +50,7 @@ class Extractor:
     def __init__(self, model: M2CModel, processor: M2CProcessor, cache_dir: Path, batch_size: int = 64, num_workers: int = 0):
         self.model, self.processor = model, processor
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.state = PartialState()
+        self.state = processes()
         folder = cache_dir / image_side_key(model, processor)[:32]
         self.digests = ImageDigests(cache_dir / "images.sqlite")
         self.embeddings, self.tokens = FeatureStore(folder / "embeddings"), FeatureStore(folder / "tokens")
@@ -63,7 +63,7 @@ class Extractor:
         """
         digests = self.digests.of_gallery(benchmark)
         self._ensure_embeddings(benchmark, digests)
-        return _finite(self.embeddings.read(digests).float(), "gallery images")
+        return self.embeddings.read(digests).float()
 
     def queries(self, benchmark: Benchmark, versions: list[list[str]], prompt: str) -> torch.Tensor:
         """Composed queries, unit length, shape `(num_queries, projection_dim)`.
@@ -86,8 +86,8 @@ class Extractor:
         else:
             store = self.tokens
             self._ensure(store, benchmark, digests, references, self.model.get_image_tokens, TOKENS_PER_FILE, "references")
-        # In the order of the store's files, so that each is read once.
-        order = sorted(range(len(references)), key=lambda query: store.place[digests[references[query]]])
+        # In the order of the store's files, so that each is read once; of the first process's, where others have their own.
+        order = gather_object([sorted(range(len(references)), key=lambda query: store.place[digests[references[query]]])])[0]
         features = torch.zeros(len(references), self.model.config.projection_dim)
         for mine in self._shares(order, "encoding queries"):
             tokens = store.read([digests[references[query]] for query in mine]) if mine else None
@@ -132,7 +132,7 @@ class Extractor:
         known = [digest for digest in self.embeddings.missing(digests) if digest in self.tokens.place]
         for start in range(0, len(known), TOKENS_PER_FILE):
             part = known[start : start + TOKENS_PER_FILE]
-            self._append(self.embeddings, part, self.tokens.read(part)[:, 0])  # token 0 is the embedding
+            self.embeddings.append(part, self.tokens.read(part)[:, 0])  # token 0 is the embedding
 
         def encode(pixels: torch.Tensor) -> torch.Tensor:
             return self.model.get_image_features(pixels).pooler_output
@@ -151,9 +151,11 @@ class Extractor:
         per_file: int,
         name: str,
     ) -> None:
-        """Encodes those of the gallery positions that the store lacks, and stores them."""
+        """Encodes those of the gallery positions that the store of any process lacks, and stores them."""
         first = {digests[position]: position for position in reversed(positions)}
         todo = [first[digest] for digest in store.missing(digests[position] for position in positions)]
+        # Stores of machines with disks of their own differ; so does one that another run is writing to.
+        todo = list(dict.fromkeys(gather_object(todo)))
         waiting: list[tuple[list[int], torch.Tensor]] = []
         for found, pixels in self._pictures(benchmark, todo, f"encoding {name}"):
             features = encode(pixels.to(self.model.device, self.model.dtype)).cpu() if found else None
@@ -165,7 +167,7 @@ class Extractor:
     def _flush(self, store: FeatureStore, digests: list[str], waiting: list[tuple[list[int], torch.Tensor]]) -> None:
         if waiting:
             found = [digests[position] for positions, _ in waiting for position in positions]
-            self._append(store, found, torch.cat([features for _, features in waiting]))
+            self._append(store, found, _finite(torch.cat([features for _, features in waiting]), "images"))
             waiting.clear()
 
     def _append(self, store: FeatureStore, digests: list[str], features: torch.Tensor) -> None:
@@ -203,7 +205,7 @@ def _stack(items: list[tuple[int, torch.Tensor]]) -> tuple[list[int], torch.Tens
 
 
 def _finite(features: torch.Tensor, name: str) -> torch.Tensor:
-    broken = (~features.isfinite().all(dim=-1)).sum().item()
+    broken = (~features.flatten(1).isfinite().all(dim=-1)).sum().item()
     if broken:
         raise ValueError(f"{broken} of {len(features)} {name} have features that are not finite; is the checkpoint whole?")
     return features

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,17 +47,24 @@ class FeatureStore:
         return [digest for digest in dict.fromkeys(digests) if digest not in self.place]
 
     def append(self, digests: Sequence[str], features: torch.Tensor) -> None:
-        """Adds features of shape `(len(digests), ...)`, all or nothing. What another process wrote is taken as it is."""
+        """Adds features of shape `(len(digests), ...)`, all or nothing. What another process wrote is taken as it is.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
         name = hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
         path = self.folder / f"{name}.safetensors"
         if path.exists():
             self._add(path)
         if not self.missing(digests):
             return
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        # Processes of two machines that share the folder may have the same number.
+        partial = path.with_suffix(f".{uuid4().hex}.partial")
         try:
             save_file({"features": features.contiguous()}, partial, metadata={"digests": json.dumps(list(digests))})
             partial.replace(path)
+        except SafetensorError as error:
+            raise OSError(f"features cannot be stored in {self.folder}: {error}") from error
         finally:
             partial.unlink(missing_ok=True)
         self._add(path)
@@ -83,7 +90,10 @@ class FeatureStore:
         try:
             with safe_open(path, "pt") as file:
                 digests = json.loads(file.metadata()["digests"])
-        except (SafetensorError, KeyError, TypeError, ValueError):
-            path.unlink()  # cut short by a full disk or a crash: its images are encoded again
+                if file.get_slice("features").get_shape()[0] != len(digests):
+                    raise ValueError("not as many features as digests")
+        except (SafetensorError, KeyError, TypeError, ValueError, FileNotFoundError):
+            # Cut short by a full disk or a crash: its images are encoded again. Another process may have seen it first.
+            path.unlink(missing_ok=True)
             return
         self.place.update({digest: (path, row) for row, digest in enumerate(digests)})

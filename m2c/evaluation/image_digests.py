@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -17,12 +19,17 @@ class ImageDigests:
 
     Args:
         path: of the database; made if it does not exist.
+
+    Raises:
+        OSError: if the database cannot be opened or written; so does `of_gallery`.
     """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.database = sqlite3.connect(path, timeout=60)
-        self.database.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, time INT, digest TEXT)")
+        self.path = path
+        with self._named_errors():
+            self.database = sqlite3.connect(path, timeout=60)
+            self.database.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, time INT, digest TEXT)")
 
     def of_gallery(self, benchmark: Benchmark) -> list[str]:
         """One for each gallery image, in order; an image and its box make another one.
@@ -33,26 +40,40 @@ class ImageDigests:
         gallery = undecoded(benchmark.gallery, {"image"})
         digests, size = [], 1000
         for start in tqdm(range(0, len(gallery), size), desc="hashing images", disable=len(gallery) <= size):
-            rows = gallery[start : start + size]
-            digests += [self._of(image, box) for image, box in zip(rows["image"], rows["box"])]
-            self.database.commit()
+            rows, new = gallery[start : start + size], {}
+            digests += [self._of(image, box, new) for image, box in zip(rows["image"], rows["box"])]
+            # All at once, as others cannot write meanwhile.
+            with self._named_errors(), self.database:
+                self.database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new.values())
         return digests
 
-    def _of(self, image: dict, box: list[float]) -> str:
-        digest = hashlib.sha256(image["bytes"]).hexdigest() if image["bytes"] is not None else self._of_file(image["path"])
+    def _of(self, image: dict, box: list[float], new: dict[str, tuple]) -> str:
+        if image["bytes"] is not None:
+            digest = hashlib.sha256(image["bytes"]).hexdigest()
+        else:
+            digest = self._of_file(os.path.abspath(image["path"]), new)
         return f"{digest}{json.dumps(box)}" if box else digest
 
-    def _of_file(self, path: str) -> str:
-        path = os.path.abspath(path)
+    def _of_file(self, path: str, new: dict[str, tuple]) -> str:
+        """The digest of a file; one that the database does not know joins `new`, by path."""
+        with self._named_errors():
+            query = "SELECT path, size, time, digest FROM files WHERE path = ?"
+            known = new.get(path) or self.database.execute(query, (path,)).fetchone()
         try:
             status = os.stat(path)
-            known = self.database.execute("SELECT size, time, digest FROM files WHERE path = ?", (path,)).fetchone()
-            if known and known[:2] == (status.st_size, status.st_mtime_ns):
-                return known[2]
+            current = (status.st_size, status.st_mtime_ns)
+            if known and known[1:3] == current:
+                return known[3]
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ValueError(f"the image {path} cannot be read: {error}") from error
-        entry = (path, status.st_size, status.st_mtime_ns, digest)
-        self.database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", entry)
+        new[path] = (path, *current, digest)
         return digest
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(f"{self.path} cannot be used: {error}; remove it, or choose another --cache_dir") from error

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from accelerate import PartialState
-
 from m2c.data.benchmarks import Benchmark, check_benchmark, load_benchmark
 from m2c.data.benchmarks.scenes import load_scenes
 from m2c.output_folder import new_folder
 
 from .evaluate import DEFAULTS, Evaluation, Options, evaluate
+from .processes import processes
 from .report import table, write_evaluation
 
 
@@ -36,7 +35,7 @@ def run_evaluation(
         ValueError: if images are missing, or as [`m2c.evaluation.evaluate.evaluate`] raises it.
         FileExistsError: if `output` exists and is not empty.
     """
-    state = PartialState()
+    state = processes()
     is_writing = output is not None and state.is_main_process
     tell = say if state.is_main_process else lambda _: None
     with new_folder(output) if is_writing else nullcontext() as folder:

@@ -8,6 +8,7 @@ from transformers import BatchFeature
 from modeling_m2c import M2CModel, ReferenceEncoding
 
 from .config import TrainingConfig
+from .global_batch import BatchPlace, see_global_batch
 from .objectives import composing_loss, soft_text_alignment, symmetric_info_nce
 
 
@@ -16,6 +17,7 @@ class _Task(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
+        self.place = BatchPlace(config.seed)
         self.register_buffer("prompt_ids", mapping_prompt.input_ids, persistent=False)
         self.register_buffer("prompt_position", mapping_prompt.pseudo_word_position, persistent=False)
 
@@ -43,6 +45,7 @@ class MappingTask(_Task):
         super().__init__(model, mapping_prompt, config)
         model.requires_grad_(False)
         for module in self.trained_modules():
+            see_global_batch(module, self.place)
             module.requires_grad_(True)
 
     def trained_modules(self) -> list[nn.Module]:

@@ -123,7 +123,7 @@ class _Run:
             collate_fn=data.collate,
             num_workers=0 if isinstance(data, CachedFeatures) else config.num_workers,
         )
-        self.model, self.data = task.model, data
+        self.model, self.place, self.data = task.model, task.place, data
         self.trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
         optimizer = build_optimizer(task, config)
         self.schedule = build_schedule(optimizer, config)
@@ -167,8 +167,11 @@ class _Run:
 
     def _train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         self.task.train()
-        # Dropout depends on seed, step and process alone, so a resumed run draws what an uninterrupted one would have drawn.
-        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + self.accelerator.process_index)
+        # Dropout depends on seed, step and row of the global batch alone, so a resumed run draws what an uninterrupted one
+        # would have drawn, and two processes what one would.
+        rank = self.accelerator.process_index
+        self.place.begin(self.step, rank * self.config.batch_size)
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + rank)  # for the dropout of adapters
         if not isinstance(self.data, CachedFeatures):
             with self.accelerator.autocast():
                 batch = encoder(self.config)(self.model, batch)

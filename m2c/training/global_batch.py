@@ -1,0 +1,94 @@
+"""Layers that see the global batch: how it is spread over processes changes neither what is dropped nor what is normalised."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from .distributed import gather
+
+
+# Rows that share a random state. A process may begin in the middle of a group; it draws the whole group and uses its rows.
+GROUP = 32
+
+
+@dataclass
+class BatchPlace:
+    """Where a process stands in the run: what random numbers may depend on.
+
+    Args:
+        seed: of the run.
+        step: of the run.
+        first_row: of this process in the global batch.
+        draws: how often a mask was drawn in this step; the order of calls is that of the forward pass.
+    """
+
+    seed: int
+    step: int = 0
+    first_row: int = 0
+    draws: int = 0
+
+    def begin(self, step: int, first_row: int) -> None:
+        """To be called before every forward pass."""
+        self.step, self.first_row, self.draws = step, first_row, 0
+
+    def mask(self, rows: torch.Tensor, p: float) -> torch.Tensor:
+        """Of the shape of `rows`, true with probability `1 - p`."""
+        start, stop = self.first_row // GROUP, -(-(self.first_row + len(rows)) // GROUP)
+        generator, groups = torch.Generator(device=rows.device), []
+        for group in range(start, stop):
+            generator.manual_seed(hash((self.seed, self.step, self.draws, group)) & 0x7FFF_FFFF_FFFF_FFFF)
+            groups.append(torch.rand(GROUP, *rows.shape[1:], generator=generator, device=rows.device))
+        self.draws += 1
+        offset = self.first_row - start * GROUP
+        return torch.cat(groups)[offset : offset + len(rows)] >= p
+
+
+class GlobalDropout(nn.Module):
+    """Dropout whose mask depends on seed, step and row of the global batch. The first dimension of its input is the batch."""
+
+    def __init__(self, p: float, place: BatchPlace):
+        super().__init__()
+        self.p = p
+        self.place = place
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return hidden_states
+        return hidden_states * self.place.mask(hidden_states, self.p) / (1 - self.p)
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on any device; torch's own does it on GPUs only.
+
+    Every process must hold equally many rows.
+    """
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        if not self.training or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(picture)
+        values = picture.float()
+        mean = gather(values.mean(dim=(0, 2, 3))[None]).mean(dim=0)
+        centred = values - mean[:, None, None]
+        variance = gather(centred.square().mean(dim=(0, 2, 3))[None]).mean(dim=0)
+        with torch.no_grad():
+            count = picture.numel() / picture.shape[1] * dist.get_world_size()
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        normalised = centred * (variance + self.eps).rsqrt()[:, None, None]
+        return (normalised * self.weight[:, None, None] + self.bias[:, None, None]).to(picture.dtype)
+
+
+def see_global_batch(module: nn.Module, place: BatchPlace) -> None:
+    """Replaces dropout and batch norm in `module` by those of this file. Names in its state dict stay."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Dropout):
+            setattr(module, name, GlobalDropout(child.p, place))
+        elif isinstance(child, nn.BatchNorm2d):
+            norm = GlobalBatchNorm2d(child.num_features, child.eps, child.momentum)
+            norm.load_state_dict(child.state_dict())
+            setattr(module, name, norm.to(child.weight.device))
+        else:
+            see_global_batch(child, place)
