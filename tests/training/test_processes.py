@@ -1,0 +1,81 @@
+"""Two processes with batch n take the steps of one with batch 2n, in both stages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train_accelerate
+
+
+SCRIPT = Path(train_accelerate.__file__)
+STAGE_1 = ["--max_samples", 40, "--max_steps", 5, "--log_steps", 1, "--mapper_hidden_size", 16, "--injection_hidden_size", 16]
+STAGE_2 = [
+    "--stage",
+    2,
+    "--max_samples",
+    40,
+    "--max_steps",
+    5,
+    "--log_steps",
+    1,
+    "--lora_rank",
+    4,
+    "--reference_negatives",
+    True,
+]
+
+
+def train_alone(*arguments) -> None:
+    assert train_accelerate.main([*map(str, arguments)]) == 0
+
+
+def train_in_two_processes(*arguments) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*map(str, (*launcher, *arguments))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(one: Path, two: Path, weights: str) -> None:
+    assert json.loads((one / "training.json").read_text())["processes"] == 1
+    assert json.loads((two / "training.json").read_text())["processes"] == 2
+    for alone, together in zip(log_of(one), log_of(two), strict=True):
+        del alone["seconds"], together["seconds"]
+        assert together == pytest.approx(alone, abs=1e-5)
+    first, second = load_file(one / weights), load_file(two / weights)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name].float(), tensor.float(), atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.fixture
+def stage1(clip_path, tmp_path) -> Path:
+    train_alone(*STAGE_1, "--model", clip_path, "--batch_size", 8, "--output_dir", tmp_path / "stage1")
+    return tmp_path / "stage1"
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_stage_1(clip_path, tmp_path, views):
+    """With dropout and batch norm, on images encoded in every step and before training."""
+    arguments = [*STAGE_1, "--model", clip_path, "--cached_views", views, "--learning_rate", 1e-3]
+    train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
+    train_in_two_processes(*arguments, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two", "model.safetensors")
+
+
+def test_stage_2(stage1, tmp_path):
+    arguments = [*STAGE_2, "--model", stage1, "--learning_rate", 1e-3]
+    train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
+    train_in_two_processes(*arguments, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two", "adapter_model.safetensors")
