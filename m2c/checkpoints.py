@@ -23,11 +23,13 @@ def resolve(name: str) -> str:
 
 def public_name(name: str) -> str:
     """A repository's name as it is; of a local folder the last part, as where it lies is nobody's business."""
-    return Path(name).name if os.path.exists(name) else name
+    return Path(name).resolve().name if os.path.exists(name) else name
 
 
 def is_m2c(name: str) -> bool:
     """Whether the checkpoint is one of M2C, and not a plain CLIP. Raises `ValueError` if it is neither."""
+    if name.startswith((".", "/", "~")) and not os.path.exists(name):
+        raise ValueError(f"cannot load a CLIP from {name!r}: there is no such folder")
     base = _base_of(name)
     title = name if base is None else f"{name}, the adapter of {base}"
     config = _reading(title, AutoConfig.from_pretrained, resolve(base or name))

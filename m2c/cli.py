@@ -137,9 +137,9 @@ def evaluate(
         typer.Option("--allow_missing", help="Go on without images that are missing or broken; the record counts them."),
     ] = False,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")] = "float32",
-    batch_size: Annotated[int, typer.Option("--batch_size", help="Images or queries at a time, on each process.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Images or queries at a time, on each process.")] = 64,
     num_workers: Annotated[
-        int, typer.Option("--num_workers", help="Processes that read images, for each one that encodes.")
+        int, typer.Option("--num_workers", min=0, help="Processes that read images, for each one that encodes.")
     ] = 0,
     cache_dir: Annotated[
         Path,
@@ -188,6 +188,8 @@ def score(
     from m2c.evaluation.submissions import table
 
     try:
+        if output is not None and output.exists():
+            _fail(f"{output} exists already; choose another file, or remove it", 1)
         record = run(benchmark, annotations, predictions)
         if output is not None:
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

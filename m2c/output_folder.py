@@ -7,6 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+UNFINISHED = ".unfinished-"
+
+
+def refuse_existing(output: Path) -> None:
+    """Raises `FileExistsError` if `output` exists and holds anything but what a killed run left unfinished."""
+    if output.exists() and (not output.is_dir() or any(not path.name.startswith(UNFINISHED) for path in output.iterdir())):
+        raise FileExistsError(f"{output} exists already; choose another folder, or remove it")
+
+
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """A folder inside `output` whose content moves to `output` when all went well, and vanishes otherwise.
@@ -14,11 +23,10 @@ def new_folder(output: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: if `output` exists and is not an empty folder.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} exists already; choose another folder, or remove it")
+    refuse_existing(output)
     is_new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
+    partial = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=output))
     try:
         yield partial
         for path in list(partial.iterdir()):

@@ -30,3 +30,10 @@ def test_an_empty_folder_may_exist(tmp_path, link, monkeypatch):
     with new_folder(tmp_path / "out") as folder:
         (folder / "whole.txt").write_text("whole")
     assert (tmp_path / "out" / "whole.txt").read_text() == "whole"
+
+
+def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
+    (tmp_path / ".unfinished-abc").mkdir()
+    with new_folder(tmp_path) as folder:
+        (folder / "whole.txt").write_text("whole")
+    assert (tmp_path / "whole.txt").exists()

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from m2c.checkpoints import is_m2c, load_model, load_processor
-from m2c.conventions import JOININGS, METHOD_JOININGS, method_of, prompt_for
+from m2c.conventions import JOININGS, METHOD_JOININGS, PROMPTS, method_of, prompt_for
 from m2c.data.benchmarks import Benchmark
 from modeling_m2c import M2CModel
+from processing_m2c import M2CProcessor
 
 from .baselines import add
 from .extraction import Extractor
@@ -23,6 +24,7 @@ from .record import describe_model, describe_preprocessing, versions
 DEFAULT_CACHE = Path.home() / ".cache" / "m2c"
 # What a query is made of: the composed feature, or for comparison plain CLIP features of text, image, or their sum.
 QUERIES = ("composed", "text", "image", "sum")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -75,25 +77,20 @@ def evaluate(
         say: prints a line of progress.
 
     Raises:
-        ValueError: if the model is a plain CLIP and composed queries are wanted, an option is unknown, or an image cannot be
-            read.
+        ValueError: if the model is a plain CLIP and composed queries are wanted, an option is unknown or could not act, or an
+            image cannot be read.
     """
     started = time.time()
-    _check(name, options)
-    extractor = Extractor(
-        _load(name, options), load_processor(name), options.cache_dir, options.batch_size, options.num_workers
-    )
-    model = extractor.model
-    method = method_of(model.config)
-    prompt = prompt_for(method, benchmarks[0].name) if options.prompt is None else options.prompt
-    joining = options.joining or METHOD_JOININGS[method]
+    _check(name, benchmarks, options)
+    model, processor = _load(name, options), load_processor(name)
+    extractor = Extractor(model, processor, options.cache_dir, options.batch_size, options.num_workers)
+    asked = _asked(model, processor, benchmarks[0], options)
     protocol = protocol_of(benchmarks[0])
     parts, results = [], {}
     for benchmark in benchmarks:
         title = benchmark.category or benchmark.name
         say(f"{title}, {benchmark.split}: {len(benchmark.queries)} queries, {len(benchmark.gallery)} gallery images")
-        texts = query_texts(benchmark.queries, joining, options.shared_concept)
-        queries = _queries(extractor, benchmark, texts, prompt, options.query)
+        queries = _queries(extractor, benchmark, asked)
         rankings = rank(benchmark, protocol, queries, extractor.gallery(benchmark))
         results[title] = {
             "figures": measure(benchmark, protocol, rankings),
@@ -108,8 +105,8 @@ def evaluate(
         "figures": mean_of_parts([part["figures"] for part in results.values()]),
         "parts": results,
         "protocol": {**asdict(protocol), "gallery": benchmarks[0].variant},
-        "query": {"kind": options.query, **_describe_texts(method, prompt, joining, options, texts)},
-        "preprocessing": describe_preprocessing(extractor.processor),
+        "query": asked,
+        "preprocessing": describe_preprocessing(processor),
         "model": describe_model(name, model),
         "environment": {"device": str(model.device), "processes": extractor.state.num_processes, **versions()},
         "date": time.strftime("%Y-%m-%d"),
@@ -118,15 +115,27 @@ def evaluate(
     return Evaluation(record, parts)
 
 
-def _check(name: str, options: Options) -> None:
-    for value, known, title in ((options.query, QUERIES, "query"), (options.joining, (None, *JOININGS), "joining")):
-        if value not in known:
-            raise ValueError(f"--{title} is one of {', '.join(filter(None, known))}, not {value!r}")
+def _check(name: str, benchmarks: list[Benchmark], options: Options) -> None:
+    """Raises `ValueError` for options that are unknown, or could not act."""
+    known_values = {"query": QUERIES, "joining": (None, *JOININGS), "dtype": DTYPES}
+    for title, known in known_values.items():
+        if getattr(options, title) not in known:
+            raise ValueError(f"{title} is one of {', '.join(filter(None, known))}, not {getattr(options, title)!r}")
     if options.query == "composed" and not is_m2c(name):
         raise ValueError(
             f"{name!r} is a plain CLIP, which cannot compose queries; train it (m2c train) or convert a checkpoint (m2c "
             "convert), or measure it with --query text, image or sum"
         )
+    if options.prompt is not None and options.query != "composed":
+        raise ValueError(f"a prompt is for composed queries; with query {options.query!r} it would do nothing")
+    if options.joining and not _has_several_captions(benchmarks[0]):
+        raise ValueError(f"joining is for queries with several captions; those of {benchmarks[0].name} have one")
+    if options.shared_concept and not any(benchmarks[0].queries["shared_concept"][:]):
+        raise ValueError(f"the queries of {benchmarks[0].name} have no shared concept")
+
+
+def _has_several_captions(benchmark: Benchmark) -> bool:
+    return any(len(captions) > 1 for captions in benchmark.queries["captions"][:])
 
 
 def _load(name: str, options: Options) -> M2CModel:
@@ -134,20 +143,35 @@ def _load(name: str, options: Options) -> M2CModel:
     return load_model(name).eval().to(device, getattr(torch, options.dtype))
 
 
-def _queries(extractor: Extractor, benchmark: Benchmark, texts: list[list[str]], prompt: str, kind: str) -> torch.Tensor:
-    if kind == "composed":
-        return extractor.queries(benchmark, texts, prompt)
-    if kind == "text":
-        return extractor.texts(texts)
-    images = extractor.reference_images(benchmark)
-    return images if kind == "image" else add(images, extractor.texts(texts))
-
-
-def _describe_texts(method: str, prompt: str, joining: str, options: Options, texts: list[list[str]]) -> dict:
-    """What a reader needs to ask the same questions, with the first of them."""
+def _asked(model: M2CModel, processor: M2CProcessor, benchmark: Benchmark, options: Options) -> dict:
+    """How queries are asked, and the first of them as it is asked: what a reader needs to ask the same."""
+    asked = {"kind": options.query}
     if options.query == "image":
-        return {}
-    shared = {"joining": joining, "shared_concept": options.shared_concept}
-    template = prompt if options.query == "composed" else "{text}"
-    example = [template.replace("{text}", version[0]) for version in texts]
-    return {"conventions": method, "prompt": template, **shared, "first_query": example}
+        return asked
+    method = method_of(model.config)
+    if options.query == "composed":
+        # A template of the checkpoint's own counts; one that only names the method leaves the choice to the benchmark.
+        own = processor.composing_template
+        prompt = prompt_for(method, benchmark.name) if own == PROMPTS[method] else own
+        asked |= {"prompt": prompt if options.prompt is None else options.prompt, "conventions": method}
+        asked |= {"prompt_without_text": processor.mapping_template}
+    if _has_several_captions(benchmark):
+        asked["joining"] = options.joining or METHOD_JOININGS[method]
+    asked["shared_concept"] = options.shared_concept
+    first = [version[0] for version in _texts(benchmark, asked)]
+    if options.query == "composed":
+        first = [asked["prompt"].replace("{text}", text) if text.strip() else asked["prompt_without_text"] for text in first]
+    return {**asked, "first_query": first}
+
+
+def _texts(benchmark: Benchmark, asked: dict) -> list[list[str]]:
+    return query_texts(benchmark.queries, asked.get("joining", "first-second"), asked["shared_concept"])
+
+
+def _queries(extractor: Extractor, benchmark: Benchmark, asked: dict) -> torch.Tensor:
+    if asked["kind"] == "composed":
+        return extractor.queries(benchmark, _texts(benchmark, asked), asked["prompt"])
+    if asked["kind"] == "text":
+        return extractor.texts(_texts(benchmark, asked))
+    images = extractor.reference_images(benchmark)
+    return images if asked["kind"] == "image" else add(images, extractor.texts(_texts(benchmark, asked)))

@@ -19,7 +19,7 @@ from .processes import processes
 
 
 # Images in one file of the store: what a killed run can lose. Tokens of an image are some hundred times its embedding.
-EMBEDDINGS_PER_FILE = 2048
+EMBEDDINGS_PER_FILE = 512
 TOKENS_PER_FILE = 128
 
 
@@ -51,6 +51,8 @@ class Extractor:
         self.model, self.processor = model, processor
         self.batch_size, self.num_workers = batch_size, num_workers
         self.state = processes()
+        if cache_dir.exists() and not cache_dir.is_dir():
+            raise ValueError(f"{cache_dir} is a file; choose a folder for features with --cache_dir")
         folder = cache_dir / image_side_key(model, processor)[:32]
         self.digests = ImageDigests(cache_dir / "images.sqlite")
         self.embeddings, self.tokens = FeatureStore(folder / "embeddings"), FeatureStore(folder / "tokens")
@@ -76,7 +78,8 @@ class Extractor:
         Raises:
             ValueError: as `gallery`, and if the prompt lacks one of its fields.
         """
-        prompted = M2CProcessor(self.processor.image_processor, self.processor.tokenizer, composing_template=prompt)
+        parts = (self.processor.image_processor, self.processor.tokenizer)
+        prompted = M2CProcessor(*parts, composing_template=prompt, mapping_template=self.processor.mapping_template)
         place = benchmark.positions()
         digests = self.digests.of_gallery(benchmark)
         references = [place[name] for name in benchmark.queries["reference_id"]]
@@ -157,11 +160,16 @@ class Extractor:
         # Stores of machines with disks of their own differ; so does one that another run is writing to.
         todo = list(dict.fromkeys(gather_object(todo)))
         waiting: list[tuple[list[int], torch.Tensor]] = []
-        for found, pixels in self._pictures(benchmark, todo, f"encoding {name}"):
-            features = encode(pixels.to(self.model.device, self.model.dtype)).cpu() if found else None
-            waiting += [part for part in gather_object([(found, features)]) if part[0]]
-            if sum(len(found) for found, _ in waiting) >= per_file:
+        try:
+            for found, pixels in self._pictures(benchmark, todo, f"encoding {name}"):
+                features = encode(pixels.to(self.model.device, self.model.dtype)).cpu() if found else None
+                waiting += [part for part in gather_object([(found, features)]) if part[0]]
+                if sum(len(found) for found, _ in waiting) >= per_file:
+                    self._flush(store, digests, waiting)
+        except BaseException:
+            if self.state.num_processes == 1:  # storing is a common step, which others may not come to
                 self._flush(store, digests, waiting)
+            raise
         self._flush(store, digests, waiting)
 
     def _flush(self, store: FeatureStore, digests: list[str], waiting: list[tuple[list[int], torch.Tensor]]) -> None:

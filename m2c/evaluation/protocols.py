@@ -93,7 +93,12 @@ def rank(
         queries (`torch.Tensor` of shape `(num_queries, dim)`).
         gallery (`torch.Tensor` of shape `(num_gallery, dim)`).
         depth: how many of the gallery to rank; by default what the figures need.
+
+    Raises:
+        ValueError: if the gallery has one image only.
     """
+    if len(gallery) < 2:
+        raise ValueError(f"{benchmark.name} has a gallery of {len(gallery)} image; there is nothing to rank")
     place, columns = benchmark.positions(), benchmark.queries
     depth = depth or max((*protocol.recall, *protocol.mean_average_precision, protocol.aspect_precision or 0), default=0)
     excluded = [place[name] for name in columns["reference_id"][:]] if protocol.excludes_reference else None
@@ -125,7 +130,7 @@ def measure(benchmark: Benchmark, protocol: Protocol, rankings: Rankings) -> dic
             value = mean_average_precision_at_k(
                 rankings.gallery[rows], [answers[row] for row in rows], protocol.aspect_precision
             )
-            figures[f"mAP@{protocol.aspect_precision}, {aspect}"] = value
+            figures[f"mAP@{protocol.aspect_precision} {aspect}"] = value
     return {name: round(100 * value, 4) for name, value in figures.items()}
 
 

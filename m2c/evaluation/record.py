@@ -15,25 +15,28 @@ PACKAGES = ("m2c", "torch", "transformers", "peft", "accelerate", "datasets", "P
 
 
 def describe_model(name: str, model: M2CModel) -> dict:
-    """Name and revision, what the weights are, and which adapters act."""
+    """Name and revision, hashes of the weights as they were loaded, and which adapters act."""
+    # As they are without the layers that PEFT wraps around them, so that an adapter changes its own hash only.
+    base = {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if "lora_" not in name}
     adapters = [f"residual, after blocks {model.config.residual_adapter_layers}"] if model.residual_adapters else []
     if model._hf_peft_config_loaded:
-        adapters += [f"{adapter}, SHA-256 {_hash_adapter(model, adapter)}" for adapter in model.active_adapters()]
+        adapters += [f"{name}, SHA-256 {_hash(model.get_adapter_state_dict(name))}" for name in model.active_adapters()]
     return {
         "name": public_name(name),
+        "base": public_name(model.config.name_or_path),
         "revision": getattr(model.config, "_commit_hash", None),
-        "fingerprint": model.config.fingerprint,
+        "sha256": _hash(base),
         "adapters": adapters,
         "dtype": str(model.dtype).removeprefix("torch."),
         "injection_layers": model.config.injection_layers,
     }
 
 
-def _hash_adapter(model: M2CModel, adapter: str) -> str:
+def _hash(weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.get_adapter_state_dict(adapter).items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().view(-1).view(torch.uint8).numpy())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

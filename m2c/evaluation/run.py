@@ -1,12 +1,11 @@
 """`m2c evaluate`: from files on disk to files on disk."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 from m2c.data.benchmarks import Benchmark, check_benchmark, load_benchmark
 from m2c.data.benchmarks.scenes import load_scenes
-from m2c.output_folder import new_folder
+from m2c.output_folder import new_folder, refuse_existing
 
 from .evaluate import DEFAULTS, Evaluation, Options, evaluate
 from .processes import processes
@@ -38,13 +37,14 @@ def run_evaluation(
     state = processes()
     is_writing = output is not None and state.is_main_process
     tell = say if state.is_main_process else lambda _: None
-    with new_folder(output) if is_writing else nullcontext() as folder:
-        evaluation = evaluate(model, _checked(benchmarks, allow_missing), options, tell)
-        tell(f"\n{table(evaluation.record)}\n")
-        if is_writing:
+    if is_writing:
+        refuse_existing(output)
+    evaluation = evaluate(model, _checked(benchmarks, allow_missing, tell), options, tell)
+    tell(f"\n{table(evaluation.record)}\n")
+    if is_writing:
+        with new_folder(output) as folder:
             for line in write_evaluation(evaluation, folder):
                 tell(line)
-    if is_writing:
         tell(f"Wrote {output}: record.json says how this was measured.")
     return evaluation
 
@@ -54,18 +54,20 @@ def find_benchmark(
 ) -> list[Benchmark]:
     """[`load_benchmark`], and scenes, which needs no files. Raises `ValueError` if the root is missing or wrong."""
     if name == "scenes":
+        if (root, split, category, gallery) != (None, None, None, "original"):
+            raise ValueError("scenes is drawn on the spot; leave out --root, --split, --category and --gallery")
         return [load_scenes()]
     if root is None:
         raise ValueError(f"--root is missing: the folder with the files of {name}")
     return load_benchmark(name, root, split, category, gallery)
 
 
-def _checked(benchmarks: list[Benchmark], allow_missing: bool) -> list[Benchmark]:
+def _checked(benchmarks: list[Benchmark], allow_missing: bool, say: Callable[[str], None]) -> list[Benchmark]:
     checked, problems = [], []
     for benchmark in benchmarks:
         title = "-".join(filter(None, (benchmark.name, benchmark.category, benchmark.split)))
         try:
-            checked.append(check_benchmark(benchmark, allow_missing, Path(f"missing-{title}.txt")))
+            checked.append(check_benchmark(benchmark, allow_missing, Path(f"missing-{title}.txt"), say))
         except ValueError as error:
             problems.append(str(error))
     if problems:

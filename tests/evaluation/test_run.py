@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from m2c.checkpoints import load_model
+from m2c.checkpoints import load_model, load_processor
 from m2c.data.benchmarks import make_query, write_benchmark
 from m2c.data.benchmarks.scenes import load_scenes
 from m2c.evaluation import run as run_module
 from m2c.evaluation.run import find_benchmark, run_evaluation
+from processing_m2c import M2CProcessor
 
 
 @pytest.fixture
@@ -48,9 +51,11 @@ def test_cirr_goes_end_to_end_and_its_files_pass_the_check(evaluate, command, ci
     scored = {}
     for metric in ("recall", "recall_subset"):
         paths = ["--annotations", cirr / "captions" / "cap.rc2.val.json", "--predictions", f"out/cirr-val-{metric}.json"]
-        done = command("score", "--benchmark", "cirr", *paths, "--output", "score.json")
+        done = command("score", "--benchmark", "cirr", *paths, "--output", f"score-{metric}.json")
         assert done.exit_code == 0 and "valid" in done.output, done.output
-        scored |= {name: figure["percent"] for name, figure in json.loads(Path("score.json").read_text())["figures"].items()}
+        scored |= {
+            name: figure["percent"] for name, figure in json.loads(Path(f"score-{metric}.json").read_text())["figures"].items()
+        }
     assert {name: pytest.approx(value, abs=1e-3) for name, value in scored.items()} == figures
     assert set(figures) == {"R@1", "R@5", "R@10", "R@50", "subset R@1", "subset R@2", "subset R@3"}
 
@@ -67,7 +72,7 @@ def test_the_record_says_how_it_was_measured(evaluate, cirr, injecting):
         "kind": "composed",
         "conventions": "m2c",
         "prompt": "a photo of * , that {text}",
-        "joining": "second-first",
+        "prompt_without_text": "a photo of *",
         "shared_concept": False,
         "first_query": ["a photo of * , that is painted green"],
     }
@@ -75,7 +80,7 @@ def test_the_record_says_how_it_was_measured(evaluate, cirr, injecting):
     assert preprocessing["crop_size"] == {"height": 64, "width": 64} and preprocessing["target_pad"] is None
     assert len(preprocessing["image_mean"]) == 3
     model = record["model"]
-    assert model["name"] == "injecting" and model["fingerprint"] == load_model(injecting).config.fingerprint
+    assert model["name"] == model["base"] == "injecting" and re.fullmatch("[0-9a-f]{64}", model["sha256"])
     assert (model["adapters"], model["dtype"], model["injection_layers"]) == ([], "float32", [0, 1])
     environment = record["environment"]
     assert environment["processes"] == 1 and {"torch", "transformers", "python", "m2c"} <= set(environment)
@@ -87,7 +92,17 @@ def test_the_record_names_the_adapter_by_its_content(evaluate, own, injecting, a
         assert evaluate(name, "own", own, "--output", folder).exit_code == 0
     (adapter,) = record_of("with")["model"]["adapters"]
     assert re.fullmatch(r"default, SHA-256 [0-9a-f]{64}", adapter)
-    assert record_of("with")["model"]["fingerprint"] == record_of("without")["model"]["fingerprint"]
+    assert record_of("with")["model"]["sha256"] == record_of("without")["model"]["sha256"]
+
+
+def test_the_record_knows_the_weights_whatever_the_folder_says(evaluate, own, injecting, tmp_path):
+    shutil.copytree(injecting, tmp_path / "changed")
+    weights = load_file(tmp_path / "changed" / "model.safetensors")
+    weights["token_mapper.fc1.weight"] = -weights["token_mapper.fc1.weight"]
+    save_file(weights, tmp_path / "changed" / "model.safetensors", metadata={"format": "pt"})
+    for name, folder in ((injecting, "as-it-was"), (tmp_path / "changed", "with-another-weight")):
+        assert evaluate(name, "own", own, "--output", folder).exit_code == 0
+    assert record_of("as-it-was")["model"]["sha256"] != record_of("with-another-weight")["model"]["sha256"]
 
 
 def test_nothing_that_is_written_names_a_path_of_this_machine(evaluate, cirr, injecting, adapted, tmp_path):
@@ -141,7 +156,32 @@ def test_plain_clip_composes_nothing_but_can_be_compared(evaluate, own):
         assert done.exit_code == 0, done.output
         kinds[kind] = record_of(kind)["query"]
     assert kinds["image"] == {"kind": "image"}
-    assert kinds["text"]["prompt"] == "{text}" and kinds["text"]["first_query"] == ["in red"]
+    assert kinds["text"] == {"kind": "text", "shared_concept": False, "first_query": ["in red"]}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--joining", "both"], "queries with several captions"),
+        (["--shared_concept"], "no shared concept"),
+        (["--query", "text", "--prompt", "a photo of * {text}"], "a prompt is for composed queries"),
+        (["--batch_size", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_options_that_could_not_act_are_an_error(evaluate, own, injecting, options, message):
+    done = evaluate(injecting, "own", own, *options)
+    assert done.exit_code in (1, 2) and message in " ".join(done.output.split()), done.output
+
+
+def test_a_template_of_the_checkpoint_counts(evaluate, own, injecting, tmp_path):
+    shutil.copytree(injecting, tmp_path / "other")
+    processor = load_processor(str(injecting))
+    templates = {"composing_template": "* with {text}", "mapping_template": "picture : *"}
+    M2CProcessor(processor.image_processor, processor.tokenizer, **templates).save_pretrained(tmp_path / "other")
+    assert evaluate(tmp_path / "other", "own", own, "--output", "out").exit_code == 0
+    asked = record_of("out")["query"]
+    assert (asked["prompt"], asked["prompt_without_text"]) == ("* with {text}", "picture : *")
+    assert asked["first_query"] == ["* with in red"]
 
 
 def test_own_benchmarks_in_both_forms_give_the_same_figures(evaluate, make_benchmark, injecting, tmp_path):
@@ -152,10 +192,10 @@ def test_own_benchmarks_in_both_forms_give_the_same_figures(evaluate, make_bench
         write_benchmark(benchmark, tmp_path / form, form)
         done = evaluate(injecting, "own", tmp_path / form, "--output", form + "-out")
         assert done.exit_code == 0, done.output
-        assert "| mAP@10, zoom |" in done.output
+        assert "| mAP@10 zoom |" in done.output
     figures = record_of("imagefolder-out")["figures"]
     assert record_of("parquet-out")["figures"] == figures
-    assert {"R@1", "subset R@1", "mAP@5", "mAP@10, zoom"} < set(figures)
+    assert {"R@1", "subset R@1", "mAP@5", "mAP@10 zoom"} < set(figures)
     assert {path.name for path in Path("parquet-out").iterdir()} == {"record.json", "table.md"}
 
 
@@ -253,7 +293,7 @@ def test_circo_val_has_the_figures_of_its_own_file(evaluate, command, make_circo
     paths = ["--annotations", root / "annotations" / "val.json", "--predictions", "out/circo-val.json"]
     assert command("score", "--benchmark", "circo", *paths, "--output", "score.json").exit_code == 0
     scored = json.loads(Path("score.json").read_text())["figures"]
-    figures = {name.replace(",", ""): value for name, value in record_of("out")["figures"].items()}
+    figures = record_of("out")["figures"]
     assert figures == {name: pytest.approx(figure["percent"], abs=1e-3) for name, figure in scored.items()}
     assert {"mAP@10 viewpoint", "mAP@10 addition"} < set(figures)
 
@@ -318,4 +358,4 @@ def test_without_output_nothing_is_written(make_benchmark, injecting, options, t
     lines = []
     evaluation = run_evaluation(injecting, [make_benchmark()], options=options(), say=lines.append)
     assert evaluation.record["parts"]["mine"]["queries"] == 2
-    assert "| mine | 2 | 6 |" in lines[1] and [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert "| mine | 2 | 6 |" in "".join(lines) and [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .build import build_benchmark, items_of
-from .files import check_choice, check_item, find_file, find_folder, read_json
+from .files import check_choice, check_item, check_level, find_file, find_folder, read_json
 from .form import Benchmark, make_query
 
 
@@ -24,7 +24,11 @@ def read_queries(path: Path, split: str) -> list[dict]:
     number = "whole number"
     keys = {"id": number, "reference_img_id": number, "relative_caption": "text", "shared_concept": "text"}
     if split != "test":
-        keys |= {"target_img_id": number, "gt_img_ids": "list of whole numbers", "semantic_aspects": "list of texts"}
+        keys |= {
+            "target_img_id": number,
+            "gt_img_ids": "list of one or more whole numbers",
+            "semantic_aspects": "list of texts",
+        }
     items, queries = read_json(path, "list"), []
     for item, place in zip(items, items_of(path, len(items))):
         check_item(item, keys, place)
@@ -67,6 +71,7 @@ def load_circo(root: str | Path, split: str = "val") -> Benchmark:
     info_folders = [str(Path(folder) / inner) for inner in ("annotations", "") for folder in COCO_FOLDERS]
     hint = "It lists CIRCO's gallery, and comes with COCO's download of image information for unlabeled2017."
     names = read_image_info(find_file(root, IMAGE_INFO, info_folders, hint))
+    check_level(root, annotations.name, QUERY_FOLDERS, [str(Path(folder) / "unlabeled2017") for folder in COCO_FOLDERS])
     folder = find_folder(root, "unlabeled2017", COCO_FOLDERS)
     images = {image: f"{folder}/{name}" for image, name in names.items()}
     return build_benchmark("circo", split, images, read_queries(annotations, split), annotations)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .build import build_benchmark, items_of
-from .files import check_choice, check_item, find_file, find_folder, read_json
+from .files import check_choice, check_item, check_level, find_file, find_folder, read_json
 from .form import Benchmark, make_query
 
 
@@ -20,7 +20,8 @@ def read_queries(path: Path, split: str) -> list[dict]:
     the target is secret, and a caption may be blank.
 
     Raises:
-        ValueError: if the file is no complete JSON or of another schema; the message names file, item and key.
+        ValueError: if the file is no complete JSON or of another schema, or a target of `val` is not in `subset_ids`; the
+            message names file, item and key.
     """
     keys = {"pairid": "whole number", "reference": "text", "caption": "text", "img_set": "object"}
     if split != "test1":
@@ -32,6 +33,9 @@ def read_queries(path: Path, split: str) -> list[dict]:
         reference = item["reference"]
         subset = [member for member in item["img_set"]["members"] if member != reference]
         target = None if split == "test1" else item["target_hard"]
+        if split == "val" and target not in subset:
+            # Subset recall ranks nothing else, so it would count a miss whatever the model says.
+            raise ValueError(f"{place}: 'target_hard' {target!r} is not among the other members of its 'img_set'")
         queries.append(make_query(str(item["pairid"]), reference, [item["caption"]], target, subset_ids=subset))
     return queries
 
@@ -40,10 +44,13 @@ def read_split(path: Path) -> dict[str, str]:
     """The path of every image of a split file, relative to the images' folder, by name.
 
     Raises:
-        ValueError: if the file is no complete JSON or of another schema.
+        ValueError: if the file is no complete JSON or of another schema; the message names file and entry.
     """
     images = read_json(path, "object")
     check_item(images, dict.fromkeys(images, "text"), str(path))
+    for name, image in images.items():
+        if not Path(image).parts:
+            raise ValueError(f"{path}: {name!r} must be the path of an image, not {image!r}")
     return images
 
 
@@ -63,6 +70,8 @@ def load_cirr(root: str | Path, split: str = "val") -> Benchmark:
     captions = find_file(root, f"cap.rc2.{split}.json", CAPTION_FOLDERS)
     paths = read_split(find_file(root, f"split.rc2.{split}.json", SPLIT_FOLDERS))
     # "./dev/name.png": where "dev" lies differs from copy to copy.
-    folders = {top: find_folder(root, top, IMAGE_FOLDERS) for top in {Path(path).parts[0] for path in paths.values()}}
+    tops = {Path(path).parts[0] for path in paths.values()}
+    check_level(root, captions.name, CAPTION_FOLDERS, [str(Path(folder) / top) for top in tops for folder in IMAGE_FOLDERS])
+    folders = {top: find_folder(root, top, IMAGE_FOLDERS) for top in tops}
     images = {name: str(folders[Path(path).parts[0]].parent / path) for name, path in paths.items()}
     return build_benchmark("cirr", split, images, read_queries(captions, split), captions)

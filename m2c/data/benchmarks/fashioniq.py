@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .build import build_benchmark, items_of
-from .files import check_choice, check_item, find_file, find_folder, list_files, read_json
+from .files import check_choice, check_item, check_level, find_file, find_folder, list_files, read_json
 from .form import Benchmark, make_query
 
 
@@ -12,6 +12,9 @@ CATEGORIES = ("dress", "shirt", "toptee")
 GALLERIES = ("original", "val")
 CAPTION_FOLDERS = ("captions", "json", "")
 SPLIT_FOLDERS = ("image_splits", "json", "")
+IMAGE_FOLDERS = ("", "image_data")
+# In upper or lower case; of several files of one image, the one with the first of them counts.
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read_queries(path: Path, category: str, split: str = "val") -> list[dict]:
@@ -44,12 +47,24 @@ def read_split(path: Path) -> list[str]:
     return names
 
 
+def _files_by_id(folder: Path) -> dict[str, str]:
+    """The path of each image in a folder, by its name without the suffix."""
+
+    def rank(path: Path) -> tuple[int, bool, str]:
+        return SUFFIXES.index(path.suffix.lower()), path.suffix != path.suffix.lower(), path.suffix
+
+    paths = [Path(path) for path in list_files([folder]).values()]
+    paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    # The last one of a key stays.
+    return {path.stem: str(path) for path in sorted(paths, key=rank, reverse=True)}
+
+
 def load_fashioniq(root: str | Path, split: str = "val", category: str = "dress", gallery: str = "original") -> Benchmark:
     """One category of one split of FashionIQ. Whether the images are there is not checked.
 
     Args:
         root: folder with `captions/cap.<category>.<split>.json` and `image_splits/split.<category>.<split>.json` (or `json/`,
-            or flat), and `images/`, where each image is a `.jpg` or a `.png`.
+            or flat), and `images/`, where each image is a `.jpg`, `.jpeg` or `.png`.
         split: `"train"`, `"val"` or `"test"`.
         category: `"dress"`, `"shirt"` or `"toptee"`.
         gallery: `"original"`, every image of the split file, or `"val"`, the candidates and targets only, in the order in which
@@ -71,7 +86,8 @@ def load_fashioniq(root: str | Path, split: str = "val", category: str = "dress"
         raise ValueError(f"{captions} has secret targets, so there is no gallery of candidates and targets; use 'original'")
     else:
         ids = [image for query in queries for image in (query["reference_id"], query["target_id"])]
-    folder = find_folder(root, "images", ("", "image_data"))
-    files = list_files([folder])
-    images = {image: files.get(f"{image}.jpg") or files.get(f"{image}.png") or f"{folder}/{image}.jpg" for image in ids}
+    check_level(root, captions.name, CAPTION_FOLDERS, [str(Path(place) / "images") for place in IMAGE_FOLDERS])
+    folder = find_folder(root, "images", IMAGE_FOLDERS)
+    files = _files_by_id(folder)
+    images = {image: files.get(image, f"{folder}/{image}.jpg") for image in ids}
     return build_benchmark("fashioniq", split, images, queries, captions, category=category, variant=gallery)

@@ -60,11 +60,21 @@ class Benchmark:
         """The image at a position of the gallery, upright RGB, cut to its box.
 
         Raises:
-            ValueError: if it cannot be read; the message names the file.
+            ValueError: if it cannot be read, or its box cannot be cut out; the message names the file, or the image's id.
         """
         row = self._undecoded[position]
-        picture = read_image(row, "image", position)
-        return self.crop(picture, row["box"]) if row["box"] else picture
+        return self.cut(read_image(row, "image", position), row["id"], row["box"])
+
+    def cut(self, picture: Picture, name: str, box: list[float]) -> Picture:
+        """The part of a picture that counts: all of it where there is no box.
+
+        Raises:
+            ValueError: if the box cannot be cut out; the message names the image by its id, `name`.
+        """
+        try:
+            return self.crop(picture, box) if box else picture
+        except ValueError as error:
+            raise ValueError(f"image {name!r}: {error}") from error
 
     def positions(self) -> dict[str, int]:
         """Where in the gallery each id stands."""

@@ -6,7 +6,7 @@ from PIL import Image
 from PIL.Image import Image as Picture
 
 from .build import build_benchmark, items_of
-from .files import check_choice, check_item, find_file, find_folder, list_files, read_json
+from .files import check_choice, check_item, check_level, find_file, find_folder, list_files, read_json
 from .form import Benchmark, make_query
 
 
@@ -27,16 +27,30 @@ def cut_to_box(picture: Picture, box: list[float]) -> Picture:
     Args:
         picture: RGB.
         box: [x, y, width, height] in pixels.
+
+    Raises:
+        ValueError: if the box is outside the picture, or so small that there is not a pixel to cut out.
     """
     x, y, width, height = box
+    # Whatever is no number fails every comparison.
+    is_inside = -width < x < picture.width and -height < y < picture.height
+    if not (is_inside and width > 0 and height > 0):
+        raise ValueError(_no_such_part(picture, box))
     left, top = max(0, x - DILATION * width), max(0, y - DILATION * height)
     right = min(picture.width, left + (1 + DILATION) * width)
     bottom = min(picture.height, top + (1 + DILATION) * height)
     part = picture.crop((left, top, right, bottom))
+    if 0 in part.size:
+        raise ValueError(_no_such_part(picture, box))
     side = max(part.size)
     square = Image.new("RGB", (side, side))
     square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
     return square
+
+
+def _no_such_part(picture: Picture, box: list[float]) -> str:
+    size = f"{picture.width} x {picture.height} pixels"
+    return f"the box {box} ([x, y, width, height]) has no area in the picture of {size}"
 
 
 def read_queries(path: Path, task: str) -> tuple[list[dict], dict[str, tuple[str, list[float]]]]:
@@ -93,9 +107,12 @@ def load_genecis(root: str | Path, task: str = "focus_attribute") -> Benchmark:
     path = find_file(root, f"{task}.json", TASK_FOLDERS)
     queries, named = read_queries(path, task)
     if task.endswith("object"):
+        places = [str(Path(folder) / "val2017") for folder in COCO_FOLDERS]
         folders = [find_folder(root, "val2017", COCO_FOLDERS)]
     else:
-        folders = [root / base / folder for base in GENOME_BASES for folder in GENOME_FOLDERS]
+        places = [str(Path(base) / folder) for base in GENOME_BASES for folder in GENOME_FOLDERS]
+        folders = [root / place for place in places]
+    check_level(root, path.name, TASK_FOLDERS, places)
     files = list_files(folders)
     images = {image: files.get(file, f"{folders[0]}/{file}") for image, (file, _) in named.items()}
     boxes = {image: box for image, (_, box) in named.items() if box}

@@ -40,8 +40,13 @@ def load_benchmark(
     """
     check_choice("benchmark", name, list(SPLITS))
     if category is not None:
-        check_choice(f"category of {name}", category, CATEGORIES.get(name, ()))
-    check_choice(f"gallery of {name}", gallery, fashioniq.GALLERIES if name == "fashioniq" else ("original",))
+        if name not in CATEGORIES:
+            raise ValueError(f"{name} has no category {category!r}; categories are FashionIQ's, and GeneCIS's tasks")
+        check_choice(f"category of {name}", category, CATEGORIES[name])
+    if name == "fashioniq":
+        check_choice(f"gallery of {name}", gallery, fashioniq.GALLERIES)
+    elif gallery != "original":
+        raise ValueError(f"{name} has no gallery {gallery!r}; the choice of a gallery is FashionIQ's")
     if name == "own":
         benchmark = load_own(root)
         check_choice(f"split of {root}", split or benchmark.split, [benchmark.split])

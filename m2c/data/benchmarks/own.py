@@ -13,13 +13,11 @@ Instead of the folder `gallery/` there may be a `gallery.parquet` with the colum
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image
-from PIL.Image import Image as Picture
 from tqdm.auto import tqdm
 
 from m2c.data.image_folder import write_image_folder
@@ -27,13 +25,20 @@ from m2c.data.loading import read_image, undecoded
 from m2c.output_folder import new_folder
 
 from .build import check_queries
-from .files import check_choice, check_item, read_json
+from .files import PLAIN_NAME, check_choice, check_item, read_json
 from .form import GALLERY_FEATURES, QUERY_FEATURES, TEXT, Benchmark, make_query
 
 
 FORMATS = ("imagefolder", "parquet")
 IMAGES = Features({"id": TEXT, "image": Image()})
-ABOUT = {"name": "text", "split": "text", "category": "text", "variant": "text", "left_out": "object"}
+# The names become parts of file names.
+ABOUT = {
+    "name": PLAIN_NAME,
+    "split": PLAIN_NAME,
+    "category": f"{PLAIN_NAME} or null",
+    "variant": f"{PLAIN_NAME} or null",
+    "left_out": "mapping of texts to whole numbers",
+}
 LISTS = ("subset_ids", "answer_ids", "aspects")
 ROW_GROUP = 100
 
@@ -50,8 +55,8 @@ def write_benchmark(benchmark: Benchmark, directory: str | Path, format: str = "
 
     Raises:
         FileExistsError: if the directory exists and is not empty. Nothing in it is touched.
-        ValueError: if there is no such format, or an image with a box cannot be read.
-        OSError: if an image file is not there or not an image. The directory stays as it was.
+        ValueError: if there is no such format, or an image with a box cannot be read or cut to it.
+        OSError: if an image file is not there or not an image. As with any error, the directory stays as it was.
     """
     check_choice("format", format, FORMATS)
     directory = Path(directory)
@@ -73,15 +78,15 @@ def _cut(benchmark: Benchmark) -> Dataset:
 
     def cut(batch: dict[str, list]) -> dict[str, list]:
         rows = [dict(zip(batch, values)) for values in zip(*batch.values())]
-        return {"id": batch["id"], "image": [_image_bytes(row, benchmark.crop) for row in rows]}
+        return {"id": batch["id"], "image": [_image_bytes(row, benchmark) for row in rows]}
 
     return undecoded(benchmark.gallery, {"image"}).with_transform(cut)
 
 
-def _image_bytes(row: dict, crop: Callable[[Picture, list[float]], Picture] | None) -> dict:
+def _image_bytes(row: dict, benchmark: Benchmark) -> dict:
     if row["box"]:
         buffer = io.BytesIO()
-        crop(read_image(row, "image", row["id"]), row["box"]).save(buffer, "PNG")
+        benchmark.cut(read_image(row, "image", row["id"]), row["id"], row["box"]).save(buffer, "PNG")
         return {"bytes": buffer.getvalue(), "path": None}
     image = row["image"]
     if image["bytes"] is not None:
@@ -104,7 +109,8 @@ def load_own(root: str | Path) -> Benchmark:
 
     Raises:
         ValueError: if something is not there, incomplete, or not of the form; an id is not in the gallery, or there twice; the
-            target is not among the answers, or not in the subset. The message names file, line (or row) and key.
+            target is the reference, not among the answers, or not in the subset; a name cannot be part of a file name. The
+            message names file, line (or row) and key.
     """
     root = Path(root)
     if not root.is_dir():
@@ -119,7 +125,7 @@ def _read_about(path: Path) -> dict:
     if not path.exists():
         return {}
     about = read_json(path, "object")
-    check_item(about, {key: ABOUT[key] for key in ABOUT if key in about and about[key] is not None}, str(path))
+    check_item(about, {key: kind for key, kind in ABOUT.items() if key in about}, str(path))
     return {key: about[key] for key in ABOUT if key in about}
 
 
@@ -174,6 +180,9 @@ def _query(row: dict, place: str) -> dict:
     if unknown:
         raise ValueError(f"{place} has {unknown[0]!r}, which is none of {', '.join(QUERY_FEATURES)}, modification")
     query = make_query(**given)
+    if query["target_id"] == query["reference_id"]:
+        # The reference is left out of its query's ranking, so the target would never be found.
+        raise ValueError(f"{place}: {query['target_id']!r} is both 'reference_id' and 'target_id'")
     for key in ("answer_ids", "subset_ids"):
         if query["target_id"] is not None and query[key] and query["target_id"] not in query[key]:
             raise ValueError(f"{place}: the target {query['target_id']!r} is not among its {key!r}")
@@ -190,13 +199,14 @@ def _first(root: Path, *names: str) -> Path:
 def _read_rows(path: Path) -> tuple[list, list[str]]:
     """The values of a JSON-lines file, and how messages call them. Blank lines are skipped."""
     rows, places = [], []
-    with open(path, encoding="utf-8") as file:
+    # Bytes, so that text that is no UTF-8 is an error of its line.
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 places.append(f"line {number} of {path}")
                 try:
                     rows.append(json.loads(line))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{places[-1]} is no complete JSON ({error})") from error
     return rows, places
 

@@ -4,10 +4,22 @@ import json
 import re
 from pathlib import Path
 
+from m2c.data.benchmarks.files import check_item
+
 
 _ID = {"cirr": "pairid", "circo": "id"}
-_FIELDS = {"cirr": ("pairid", "reference", "img_set"), "circo": ("id", "reference_img_id")}
-_ANSWERS = {"cirr": ("target_hard",), "circo": ("target_img_id", "gt_img_ids", "semantic_aspects")}
+_FIELDS = {
+    "cirr": {"pairid": "whole number", "reference": "text", "img_set": "object"},
+    "circo": {"id": "whole number", "reference_img_id": "whole number"},
+}
+_ANSWERS = {
+    "cirr": {"target_hard": "text"},
+    "circo": {
+        "target_img_id": "whole number",
+        "gt_img_ids": "list of one or more whole numbers",
+        "semantic_aspects": "list of texts",
+    },
+}
 
 
 def read_predictions(path: Path) -> object:
@@ -15,7 +27,8 @@ def read_predictions(path: Path) -> object:
 
     Raises:
         OSError: if there is no such file.
-        ValueError: if the file is empty, cut off, an archive, has a key twice, or holds annotations.
+        ValueError: if the file is empty, cut off, an archive, nested too deep, has a key twice or an integer of thousands of
+            digits, or holds annotations.
     """
     content = _read_json(path)
     if _are_annotations(content):
@@ -28,16 +41,19 @@ def read_annotations(path: Path, benchmark: str) -> list[dict]:
 
     Raises:
         OSError: if there is no such file.
-        ValueError: if the file is unreadable, holds something else, lacks fields, or was shortened.
+        ValueError: if the file is unreadable, holds something else, lacks fields or has other types in them, or was shortened.
     """
     items = _read_json(path)
     if not _are_annotations(items):
         raise ValueError(f"{path} holds no annotations; give the benchmark's own file with the queries, a list of objects")
-    fields = (*_FIELDS[benchmark], *(_ANSWERS[benchmark] if has_targets(items, benchmark) else ()))
+    fields = _FIELDS[benchmark] | (_ANSWERS[benchmark] if has_targets(items, benchmark) else {})
     for place, item in enumerate(items):
         if missing := [field for field in fields if field not in item]:
             lacking = ", ".join(missing)
             raise ValueError(f"{path}: item {place} has no {lacking}; are these the annotations of {benchmark}, unchanged?")
+        check_item(item, fields, f"{path}: item {place}")
+        if benchmark == "cirr":
+            check_item(item["img_set"], {"members": "list of texts"}, f"{path}: 'img_set' of item {place}")
     ids = [item[_ID[benchmark]] for item in items]
     if len(set(ids)) < len(ids) or (benchmark == "circo" and set(ids) != set(range(len(ids)))):
         rule = "exactly 0 to n-1" if benchmark == "circo" else "all different"
@@ -80,7 +96,7 @@ def _read_gallery(path: Path, benchmark: str) -> frozenset:
     if isinstance(content, dict) and benchmark == "cirr":
         return frozenset(content)
     images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
+    if not isinstance(images, list) or not all(isinstance(image, dict) and type(image.get("id")) is int for image in images):
         raise ValueError(f"{path} does not list the images of a gallery; download it again, or move it away to go without")
     return frozenset(image["id"] for image in images)
 
@@ -96,18 +112,28 @@ def _read_json(path: Path) -> object:
     if data.startswith((b"PK\x03\x04", b"\x1f\x8b")):
         raise ValueError(f"{path} is an archive; unpack it and give the JSON file inside")
 
-    def unique(pairs: list[tuple]) -> dict:
+    repeated = []
+
+    def note_repeated(pairs: list[tuple]) -> dict:
         content = dict(pairs)
         if len(content) < len(pairs):
             keys = [key for key, _ in pairs]
-            twice = next(key for key in content if keys.count(key) > 1)
-            raise ValueError(f"{path} has the key {twice!r} more than once; write each query once")
+            repeated.append(next(key for key in content if keys.count(key) > 1))
         return content
 
     try:
-        return json.loads(data, object_pairs_hook=unique)
+        content = json.loads(data, object_pairs_hook=note_repeated)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{path} is not JSON, or cut off: {error.msg} at {where}; write or download it again") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text; give a JSON file") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path} is nested too deep for a prediction or annotation file; write or download it again"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}; write or download it again") from error
+    if repeated:
+        raise ValueError(f"{path} has the key {repeated[0]!r} more than once; write each query once")
+    return content

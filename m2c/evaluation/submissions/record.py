@@ -25,9 +25,10 @@ def score(benchmark: Literal["cirr", "circo"], annotations: str | Path, predicti
         predictions: the file that the server would be given.
 
     Returns:
-        A record for JSON: `benchmark`; `annotations`, `predictions` and `gallery`, the files (`gallery` is `None` where there
-        is none); `queries`, how many the annotations have; `figures` as of [`score_cirr`] and [`score_circo`], empty where
-        nothing was scored; `problems` as of [`validate_cirr`] and [`validate_circo`]; `notes`, what was not checked or done.
+        A record for JSON: `benchmark`; `annotations`, `predictions` and `gallery`, the files' names without their folders
+        (`gallery` is `None` where there is none); `queries`, how many the annotations have; `figures` as of [`score_cirr`]
+        and [`score_circo`], empty where nothing was scored; `problems` as of [`validate_cirr`] and [`validate_circo`];
+        `notes`, what was not checked or done.
 
     Raises:
         OSError: if a file is not there.
@@ -49,9 +50,10 @@ def score(benchmark: Literal["cirr", "circo"], annotations: str | Path, predicti
             problems.append(f"the file has {size / 1e6:.1f} MB, and the server takes 5; write it without indentation")
     return {
         "benchmark": benchmark,
-        "annotations": str(annotations),
-        "predictions": str(predictions),
-        "gallery": None if gallery_path is None else str(gallery_path),
+        # Names only: where files lie is nobody's business.
+        "annotations": annotations.name,
+        "predictions": predictions.name,
+        "gallery": None if gallery_path is None else gallery_path.name,
         "queries": len(queries),
         "figures": _SCORE[benchmark](content, queries) if is_scored and not problems else {},
         "problems": problems,

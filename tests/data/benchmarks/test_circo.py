@@ -94,3 +94,20 @@ def test_counts_of_the_real_files(annotations):
     assert all(query["answer_ids"][0] == query["target_id"] for query in queries)
     with pytest.raises(ValueError, match="image_info_unlabeled2017"):
         load_circo(annotations / "circo")
+
+
+def test_a_root_that_has_the_annotations_only_is_one_level_too_low(tmp_path, make_circo):
+    make_circo(tmp_path, coco="")
+    with pytest.raises(ValueError, match=rf"below {tmp_path}: the root given is one level too low"):
+        load_circo(tmp_path / "annotations")
+    (tmp_path / "unlabeled2017").rename(tmp_path / "elsewhere")
+    assert len(load_circo(tmp_path / "annotations").gallery) == 6, "images that are nowhere are reported as missing"
+
+
+def test_a_query_without_any_answer_is_an_error(tmp_path, make_circo, write_json):
+    path = make_circo(tmp_path) / "annotations" / "val.json"
+    items = json.loads(path.read_text())
+    items[1]["gt_img_ids"] = []
+    write_json(path, items)
+    with pytest.raises(ValueError, match=rf"item 1 of {path}: 'gt_img_ids' must be a list of one or more whole numbers"):
+        load_circo(tmp_path)

@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -99,3 +100,27 @@ def test_counts_of_the_real_files(annotations):
     queries = benchmark.queries[:]
     assert {len(subset) for subset in queries["subset_ids"]} == {5}
     assert all(target in subset for target, subset in zip(queries["target_id"], queries["subset_ids"]))
+
+
+@pytest.mark.parametrize("entry", ["", ".", "./"])
+def test_an_entry_of_the_split_file_that_is_no_path_is_named(tmp_path, make_cirr, write_json, entry):
+    root = make_cirr(tmp_path)
+    path = root / "image_splits" / "split.rc2.val.json"
+    write_json(path, {**json.loads(path.read_text()), "dev-4-0-img0": entry})
+    with pytest.raises(ValueError, match=rf"{path}: 'dev-4-0-img0' must be the path of an image, not '{entry}'"):
+        load_cirr(root)
+
+
+@pytest.mark.parametrize("target", ["dev-7-0-img0", "dev-1-0-img0"])
+def test_a_target_outside_the_set_or_the_reference_itself_is_an_error(tmp_path, make_cirr, cirr_items, target):
+    cirr_items[1]["target_hard"] = target
+    with pytest.raises(ValueError, match=rf"item 1 of .*: 'target_hard' '{target}' is not among the other members of its"):
+        load_cirr(make_cirr(tmp_path))
+
+
+@pytest.mark.parametrize("layout", [{}, {"captions": "", "splits": ""}])
+def test_a_root_that_has_the_annotations_only_is_one_level_too_low(tmp_path, make_cirr, layout):
+    folders = {key: f"cirr/{folder}" for key, folder in ({"captions": "captions", "splits": "image_splits"} | layout).items()}
+    make_cirr(tmp_path, **folders)
+    with pytest.raises(ValueError, match=rf"below {tmp_path}: the root given is one level too low"):
+        load_cirr(tmp_path / "cirr")

@@ -96,3 +96,25 @@ def test_counts_of_the_real_files(annotations, category, queries, images):
     named = {*benchmark.queries["reference_id"], *benchmark.queries["target_id"]}
     smaller = load_fashioniq(annotations / "fashioniq", category=category, gallery="val")
     assert set(smaller.gallery["id"]) == named and len(smaller.gallery) == len(named)
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".PNG", ".Jpg", ".JPEG"])
+def test_suffixes_of_images_are_found_in_any_case(tmp_path, make_fashioniq, suffix):
+    root = make_fashioniq(tmp_path)
+    image = root / "images" / "dress4.jpg"
+    image.rename(image.with_suffix(suffix))
+    (root / "images" / "dress4.txt").touch()
+    assert load_fashioniq(root).picture(2).size == (24, 16)
+
+
+def test_of_several_files_of_an_image_the_jpg_counts(tmp_path, make_fashioniq, draw):
+    root = make_fashioniq(tmp_path)
+    for suffix in (".png", ".jpeg", ".JPG"):
+        draw(root / "images" / f"dress4{suffix}", size=(9, 9))
+    assert load_fashioniq(root).picture(2).size == (24, 16)
+
+
+def test_a_root_that_has_the_annotations_only_is_one_level_too_low(tmp_path, make_fashioniq):
+    root = make_fashioniq(tmp_path, captions="json", splits="json")
+    with pytest.raises(ValueError, match=rf"below {tmp_path}: the root given is one level too low"):
+        load_fashioniq(root / "json")

@@ -4,7 +4,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from m2c.data.benchmarks.files import check_choice, check_images, check_item, find_file, find_folder, list_files, read_json
+from m2c.data.benchmarks.files import (
+    check_bytes,
+    check_choice,
+    check_images,
+    check_item,
+    find_file,
+    find_folder,
+    list_files,
+    read_json,
+)
 
 
 def test_the_first_folder_that_has_the_file_is_taken(tmp_path, write_json):
@@ -53,6 +62,20 @@ def test_half_written_json_is_named(tmp_path, content):
         read_json(path, "list")
 
 
+@pytest.mark.parametrize("content, reason", [(b"[" * 10**5, "nested too deep"), (b"[" + b"1" * 5000 + b"]", "5000 digits")])
+def test_json_that_python_cannot_hold_is_named(tmp_path, content, reason):
+    path = tmp_path / "queries.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} .*{reason}"):
+        read_json(path, "list")
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    path = tmp_path / "queries.json"
+    path.write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(path, "list") == [1]
+
+
 def test_json_of_another_kind_is_named(tmp_path, write_json):
     path = write_json(tmp_path / "queries.json", {})
     assert read_json(path, "object") == {}
@@ -69,6 +92,7 @@ def test_json_of_another_kind_is_named(tmp_path, write_json):
         ({"id": 1}, "item 3 has no 'names'; it has id"),
         ({}, "item 3 has no 'id'; it has nothing"),
         ({"id": "one", "names": []}, "item 3: 'id' must be a whole number, not 'one'"),
+        ({"id": True, "names": []}, "item 3: 'id' must be a whole number, not True"),
         ({"id": 1, "names": ["a", 2]}, r"item 3: 'names' must be a list of texts, not \['a', 2\]"),
     ],
 )
@@ -94,6 +118,7 @@ def test_whole_images_have_no_problem(tmp_path, picture, format):
     path = tmp_path / "image"
     path.write_bytes(_encoded(picture(0), format))
     assert check_images([str(path)]) == {}
+    assert check_bytes(path.read_bytes()) is None
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
@@ -103,6 +128,8 @@ def test_truncated_images_are_found(tmp_path, picture, format):
         path = tmp_path / f"{share}"
         path.write_bytes(data[: int(len(data) * share)])
         assert "truncated" in check_images([str(path)])[str(path)]
+        assert "truncated" in check_bytes(path.read_bytes())
+    assert check_bytes(b"") == "empty" and check_bytes(b"<html>").startswith("not an image (it begins with b'<html>')")
 
 
 def test_an_image_that_ends_unusually_but_can_be_decoded_is_fine(tmp_path, picture):

@@ -103,3 +103,43 @@ def test_a_root_one_level_too_high_or_low_is_named(tmp_path, make_genecis):
 def test_an_unknown_task_lists_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="no task of GeneCIS 'colour'; there is focus_attribute, change_attribute"):
         load_genecis(tmp_path, "colour")
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [40, 5, 6, 5],
+        [5, 30, 6, 5],
+        [-6, 5, 6, 5],
+        [5, -9, 6, 5],
+        [5, 5, 0, 5],
+        [5, 5, 6, -1],
+        [5, 5, 0.1, 6],
+        [5, 5, float("nan"), 6],
+    ],
+)
+def test_a_box_outside_the_picture_or_of_no_area_is_named(tmp_path, make_genecis, write_json, box):
+    picture = Image.new("RGB", (40, 30))
+    with pytest.raises(ValueError) as caught:
+        cut_to_box(picture, box)
+    message = str(caught.value)
+    assert str(box) in message and "40 x 30" in message
+    crop = {"image_id": 1, "instance_bbox": box}
+    item = {"reference": crop, "target": {"image_id": 2, "instance_bbox": [1, 1, 9, 9]}, "gallery": [], "condition": "red"}
+    root = make_genecis(tmp_path)
+    write_json(root / "genecis" / "focus_attribute.json", [item])
+    benchmark = load_genecis(root, "focus_attribute")
+    with pytest.raises(ValueError, match=r"image '1:.*': .*40 x 30"):
+        benchmark.picture(0)
+
+
+def test_a_box_that_is_partly_outside_is_cut():
+    picture = Image.new("RGB", (40, 30))
+    assert cut_to_box(picture, [-3, -3, 6, 6]).size == (10, 10)
+    assert cut_to_box(picture, [38, 28, 10, 10]).size == (9, 9)
+
+
+@pytest.mark.parametrize("task", ["focus_object", "focus_attribute"])
+def test_a_root_that_has_the_annotations_only_is_one_level_too_low(tmp_path, make_genecis, task):
+    with pytest.raises(ValueError, match=rf"below {tmp_path}: the root given is one level too low"):
+        load_genecis(make_genecis(tmp_path) / "genecis", task)

@@ -38,8 +38,13 @@ def test_ones_own(tmp_path, make_benchmark):
         ({"name": "genecis", "split": "test"}, "no split of genecis 'test'; there is val"),
         ({"name": "fashioniq", "category": "hats"}, "no category of fashioniq 'hats'; there is dress, shirt, toptee"),
         ({"name": "genecis", "category": "dress"}, "no category of genecis 'dress'; there is focus_attribute"),
-        ({"name": "cirr", "category": "dress"}, "no category of cirr 'dress'; there is none"),
-        ({"name": "cirr", "gallery": "val"}, "no gallery of cirr 'val'; there is original"),
+        (
+            {"name": "cirr", "category": "dress"},
+            "cirr has no category 'dress'; categories are FashionIQ's, and GeneCIS's tasks",
+        ),
+        ({"name": "own", "category": "dress"}, "own has no category 'dress'; categories are FashionIQ's"),
+        ({"name": "cirr", "gallery": "val"}, "cirr has no gallery 'val'; the choice of a gallery is FashionIQ's"),
+        ({"name": "fashioniq", "gallery": "all"}, "no gallery of fashioniq 'all'; there is original, val"),
     ],
 )
 def test_unknown_choices_list_what_there_is(tmp_path, arguments, message):

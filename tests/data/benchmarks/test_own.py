@@ -155,6 +155,7 @@ def test_a_folder_made_by_hand(by_hand):
         ({**QUERY, "id": "2", "answer_ids": ["b", "z"]}, r"line 2 of .*: 'z' \(answer_ids\) is not among the 3 images"),
         ({**QUERY, "id": "2", "answer_ids": ["c"]}, "line 2 of .*: the target 'b' is not among its 'answer_ids'"),
         ({**QUERY, "id": "2", "subset_ids": ["c"]}, "line 2 of .*: the target 'b' is not among its 'subset_ids'"),
+        ({**QUERY, "id": "2", "target_id": "a"}, "line 2 of .*: 'a' is both 'reference_id' and 'target_id'"),
         (QUERY, "line 2 of .*: the query id '1' is also that of line 1"),
     ],
 )
@@ -213,5 +214,58 @@ def test_a_wrong_description_is_named(by_hand, write_json):
     write_json(root / "benchmark.json", {"name": "boots", "category": None, "made_by": "me"})
     assert (load_own(root).name, load_own(root).category) == ("boots", None)
     write_json(root / "benchmark.json", {"split": 3})
-    with pytest.raises(ValueError, match=r"benchmark\.json: 'split' must be a text, not 3"):
+    with pytest.raises(ValueError, match=r"benchmark\.json: 'split' must be a plain name .*, not 3"):
         load_own(root)
+
+
+@pytest.mark.parametrize("key", ["name", "split", "category", "variant"])
+@pytest.mark.parametrize("value", ["", " ", "a/b", "a\\b", "../a", ".a", "a\0b", "a\nb", "\ud800", "a" * 101, 3])
+def test_names_that_end_up_in_file_names_are_plain(by_hand, write_json, key, value):
+    root = by_hand([QUERY])
+    write_json(root / "benchmark.json", {key: "é" * 100})
+    assert getattr(load_own(root), key) == "é" * 100
+    write_json(root / "benchmark.json", {key: value})
+    with pytest.raises(ValueError, match=rf"benchmark\.json: '{key}' must be a plain name"):
+        load_own(root)
+
+
+@pytest.mark.parametrize("about", [{"name": None}, {"split": None}, {"left_out": None}, {"left_out": [1]}])
+def test_only_category_and_variant_may_be_null(by_hand, write_json, about):
+    root = by_hand([QUERY])
+    write_json(root / "benchmark.json", {"category": None, "variant": None})
+    assert load_own(root).category is None
+    write_json(root / "benchmark.json", about)
+    with pytest.raises(ValueError, match=rf"benchmark\.json: '{next(iter(about))}' must be"):
+        load_own(root)
+
+
+@pytest.mark.parametrize("count", ["2", 1.5, None, True, [1]])
+def test_what_is_left_out_is_counted_in_whole_numbers(by_hand, write_json, count):
+    root = by_hand([QUERY])
+    write_json(root / "benchmark.json", {"left_out": {"queries": 2}})
+    assert load_own(root).left_out == {"queries": 2}
+    write_json(root / "benchmark.json", {"left_out": {"queries": 2, "answers": count}})
+    with pytest.raises(ValueError, match=r"benchmark\.json: 'left_out' must be a mapping of texts to whole numbers"):
+        load_own(root)
+
+
+def test_lines_that_cannot_be_read_are_named(by_hand):
+    root = by_hand([QUERY])
+    for line, reason in ((b"[" * 10**5, "recursion"), (b"1" * 5000, "5000 digits"), (b'"\xff"', "utf-8")):
+        (root / "queries.jsonl").write_bytes(b"\n" + line)
+        with pytest.raises(ValueError, match=rf"line 2 of .*queries\.jsonl is no complete JSON \(.*{reason}"):
+            load_own(root)
+    (root / "queries.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(QUERY).encode())
+    assert load_own(root).queries["id"] == ["1"], "an editor's byte order mark does no harm"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_box_that_cannot_be_cut_is_named_and_nothing_half_is_left(tmp_path, make_genecis, write_json, format):
+    root = make_genecis(tmp_path / "GENECIS")
+    path = root / "genecis" / "focus_attribute.json"
+    item = json.loads(path.read_text())[0]
+    item["target"]["instance_bbox"] = [400, 4, 6, 5]
+    write_json(path, [item])
+    with pytest.raises(ValueError, match=r"image '2:400,4,6,5': .*box \[400"):
+        write_benchmark(load_genecis(root, "focus_attribute"), tmp_path / "own", format)
+    assert not (tmp_path / "own").exists()

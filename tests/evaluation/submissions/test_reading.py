@@ -25,6 +25,8 @@ def test_a_broken_file_is_named(tmp_path):
     refuses(b'{"0": "\xff\xfe"}', "not text; give a JSON file")
     refuses(gzip.compress(b"{}"), "is an archive; unpack it")
     refuses(b'{"0": [1], "1": [2], "0": [3]}', "has the key '0' more than once; write each query once")
+    refuses(b"[" * 10**5, "is nested too deep for a prediction or annotation file")
+    refuses(b'{"0": [' + b"1" * 5000 + b"]}", "cannot be read as JSON: .*5000 digits")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("predictions.json", "{}")
     refuses(path.read_bytes(), "is an archive; unpack it and give the JSON file inside")
@@ -98,3 +100,41 @@ def test_no_gallery_or_a_broken_one(tmp_path, write_json):
     (tmp_path / "image_info_unlabeled2017.json").write_text('{"images": [{"file_name": "3.jpg"}]}')
     with pytest.raises(ValueError, match="does not list the images of a gallery"):
         find_gallery(tmp_path / "val.json", "circo")
+    for number in ("[3]", '"3"', "null"):
+        (tmp_path / "image_info_unlabeled2017.json").write_text(f'{{"images": [{{"id": {number}}}]}}')
+        with pytest.raises(ValueError, match="does not list the images of a gallery"):
+            find_gallery(tmp_path / "val.json", "circo")
+
+
+@pytest.mark.parametrize(
+    "benchmark, field, value",
+    [
+        ("cirr", "pairid", [100]),
+        ("cirr", "pairid", "100"),
+        ("cirr", "reference", ["dev-1-1-img1"]),
+        ("cirr", "target_hard", None),
+        ("cirr", "img_set", ["dev-1-1-img1"]),
+        ("circo", "id", {"a": 1}),
+        ("circo", "id", True),
+        ("circo", "reference_img_id", [1]),
+        ("circo", "target_img_id", [1000]),
+        ("circo", "gt_img_ids", 1000),
+        ("circo", "gt_img_ids", []),
+        ("circo", "gt_img_ids", ["1000"]),
+        ("circo", "semantic_aspects", None),
+    ],
+)
+def test_annotations_of_wrong_types_are_named(tmp_path, write_json, cirr_queries, circo_queries, benchmark, field, value):
+    items = {"cirr": cirr_queries, "circo": circo_queries}[benchmark]
+    path = write_json(tmp_path / "annotations.json", [items[0], {**items[1], field: value}, *items[2:]])
+    with pytest.raises(ValueError, match=rf"{path}: item 1: '{field}' must be a"):
+        read_annotations(path, benchmark)
+
+
+@pytest.mark.parametrize(
+    "img_set, reason", [({"id": 1}, " has no 'members'"), ({"members": "dev"}, ": 'members' must be a list")]
+)
+def test_an_img_set_without_members_is_named(tmp_path, write_json, cirr_queries, img_set, reason):
+    path = write_json(tmp_path / "annotations.json", [{**cirr_queries[0], "img_set": img_set}])
+    with pytest.raises(ValueError, match=f"{path}: 'img_set' of item 0{reason}"):
+        read_annotations(path, "cirr")

@@ -23,7 +23,9 @@ def test_record_and_table_of_a_valid_file(cirr_folder):
     record = score("cirr", cirr_folder / "captions" / "cap.rc2.val.json", str(cirr_folder / "predictions.json"))
     assert json.loads(json.dumps(record)) == record
     assert (record["benchmark"], record["queries"], record["problems"], record["notes"]) == ("cirr", 5, [], [])
-    assert record["predictions"].endswith("predictions.json") and record["gallery"].endswith("split.rc2.val.json")
+    files = [record[key] for key in ("annotations", "predictions", "gallery")]
+    assert files == ["cap.rc2.val.json", "predictions.json", "split.rc2.val.json"]
+    assert str(cirr_folder) not in json.dumps(record), "where files lie is nobody's business"
     assert list(record["figures"]) == ["R@1", "R@5", "R@10", "R@50"]
     text = table(record)
     assert text.startswith("cirr, 5 queries: ") and "predictions.json: valid\n" in text
