@@ -112,7 +112,12 @@ def mean_average_precision_at_k(rankings: torch.Tensor, answers: Sequence[Sequen
     Args:
         rankings (`torch.LongTensor` of shape `(num_queries, >= k)`).
         answers: the gallery positions of every correct answer, for each query.
+
+    Raises:
+        ValueError: if a query has no correct answer.
     """
+    if not all(answers):
+        raise ValueError("every query needs a correct answer for mAP; one has none")
     total = 0.0
     for ranking, correct in zip(rankings[:, :k].tolist(), answers, strict=True):
         correct, hits, precision = set(correct), 0, 0.0

@@ -51,6 +51,8 @@ def test_average_precision_by_hand():
     assert mean_average_precision_at_k(rankings, [[1, 2, 3]], 5) == pytest.approx((1 / 2 + 2 / 4) / 3)
     assert mean_average_precision_at_k(rankings, [[1, 2, 3]], 2) == pytest.approx((1 / 2) / 2)
     assert mean_average_precision_at_k(rankings, [[7]], 5) == 1.0
+    with pytest.raises(ValueError, match="needs a correct answer"):
+        mean_average_precision_at_k(rankings, [[]], 5)
 
 
 @given(st.permutations(range(8)), st.sets(st.integers(0, 7), min_size=1), st.integers(1, 8))

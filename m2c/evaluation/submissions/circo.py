@@ -7,12 +7,13 @@ from reprlib import repr as shorten
 import torch
 
 from m2c.evaluation.metrics import mean_average_precision_at_k, recall_at_k
+from m2c.evaluation.protocols import PROTOCOLS
 
 from .problems import entries_of, named, numbered, query_problems, ranking_problems
 
 
 LENGTH = 50
-_CUTS = (5, 10, 25, 50)
+_PROTOCOL = PROTOCOLS["circo"]
 
 
 def validate_circo(predictions: dict, queries: Sequence[dict], gallery_ids: Collection[int] | None = None) -> list[str]:
@@ -54,12 +55,14 @@ def score_circo(predictions: dict, queries: Sequence[dict]) -> dict[str, dict]:
     rankings = torch.tensor([[numbers[image] for image in ranking] for ranking in ids])
     answers = [[numbers[image] for image in query["gt_img_ids"]] for query in queries]
     targets = [numbers[query["target_img_id"]] for query in queries]
-    shares = {f"mAP@{k}": (mean_average_precision_at_k(rankings, answers, k), len(queries)) for k in _CUTS}
-    shares |= {f"R@{k}": (recall_at_k(rankings, targets, k), len(queries)) for k in _CUTS}
+    cuts = _PROTOCOL.mean_average_precision
+    shares = {f"mAP@{k}": (mean_average_precision_at_k(rankings, answers, k), len(queries)) for k in cuts}
+    shares |= {f"R@{k}": (recall_at_k(rankings, targets, k), len(queries)) for k in _PROTOCOL.recall}
     for aspect in sorted({aspect for query in queries for aspect in query["semantic_aspects"]}):
         rows = [row for row, query in enumerate(queries) if aspect in query["semantic_aspects"]]
-        value = mean_average_precision_at_k(rankings[rows], [answers[row] for row in rows], 10)
-        shares[f"mAP@10 {aspect}"] = (value, len(rows))
+        k = _PROTOCOL.aspect_precision
+        value = mean_average_precision_at_k(rankings[rows], [answers[row] for row in rows], k)
+        shares[f"mAP@{k} {aspect}"] = (value, len(rows))
     return {name: {"percent": 100 * share, "queries": count} for name, (share, count) in shares.items()}
 
 

@@ -7,13 +7,14 @@ from reprlib import repr as shorten
 import torch
 
 from m2c.evaluation.metrics import recall_at_k
+from m2c.evaluation.protocols import PROTOCOLS
 
 from .problems import entries_of, named, numbered, query_problems, ranking_problems
 
 
 VERSION = "rc2"
 LENGTHS = {"recall": 50, "recall_subset": 3}
-_FIGURES = {"recall": ("R@", (1, 5, 10, 50)), "recall_subset": ("subset R@", (1, 2, 3))}
+_FIGURES = {"recall": ("R@", PROTOCOLS["cirr"].recall), "recall_subset": ("subset R@", PROTOCOLS["cirr"].subset_recall)}
 
 
 def validate_cirr(predictions: dict, queries: Sequence[dict], gallery_names: Collection[str] | None = None) -> list[str]:
