@@ -96,6 +96,8 @@ def load_processor(name: str, **arguments) -> M2CProcessor:
     """
     path = resolve(name)
     if is_m2c(name):
+        if os.path.isdir(path) and not Path(path, "processor_config.json").exists():
+            raise ValueError(f"{name!r} holds a model without a processor; convert it again with --clip and its tokenizer")
         return _reading(name, M2CProcessor.from_pretrained, path, **arguments)
     image_processor = _reading(name, AutoImageProcessor.from_pretrained, path)
     tokenizer = _reading(name, AutoTokenizer.from_pretrained, path)

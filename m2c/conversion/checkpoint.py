@@ -19,12 +19,11 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not a file; give the checkpoint itself, such as epoch_30.pt")
-    is_zip = zipfile.is_zipfile(path)
     try:
         # The authors keep their command line in the checkpoint; a Namespace is data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # Mapped, as the state of an optimiser may be larger than all that is wanted.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         # A damaged pickle ends in whatever exception its first wrong byte leads to.
         raise ValueError(f"{path} was refused: {_reason(error)}") from error

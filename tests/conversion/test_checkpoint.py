@@ -87,6 +87,18 @@ def test_damaged_files_are_named_whatever_the_damage(tmp_path, data):
             assert "damaged.pt" in str(error)
 
 
+def test_a_damaged_end_of_the_archive_is_named(tmp_path):
+    path = tmp_path / "damaged.pt"
+    torch.save({"Phi": {"layers.0.weight": torch.ones(3)}}, path)
+    content = path.read_bytes()
+    for position in range(len(content) - 120, len(content)):
+        path.write_bytes(content[:position] + b"\x01" + content[position + 1 :])
+        try:
+            assert isinstance(read_checkpoint(path), dict)
+        except ValueError as error:
+            assert "damaged.pt" in str(error)
+
+
 def test_tensors_that_are_no_weights():
     hostile = {
         "integer": torch.ones(2, dtype=torch.int32),

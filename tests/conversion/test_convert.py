@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, CLIPModel
 from typer.testing import CliRunner
 
+from m2c.checkpoints import load_processor
 from m2c.cli import app
 from m2c.conversion import convert, load_mapper, load_original
 from modeling_m2c import M2CModel
@@ -283,6 +284,8 @@ def test_templates_and_tokenizer(make_pic2word, sizes, clip_path, tmp_path, proc
     assert result.exit_code == 0 and "carries no tokenizer, and its vocabulary" in result.output
     assert AutoImageProcessor.from_pretrained(tmp_path / "b").crop_size["height"] == 32
     assert "no `AutoProcessor`" in (tmp_path / "b" / "README.md").read_text()
+    with pytest.raises(ValueError, match="a model without a processor; convert it again with --clip"):
+        load_processor(str(tmp_path / "b"))
 
     other = save(make_pic2word(), tmp_path / "other.pt")
     result = run_convert(other, tmp_path / "c", "--clip", str(clip_path))
