@@ -53,6 +53,10 @@ class TrainingConfig:
         "Samples per step and process; negatives come from the batches of all processes. (published: 1024 over all; "
         "scenes: 256 and 128)"
     )
+    chunk_size: int | None = _arg(
+        "Rows that pass through the model at a time, on each process (GradCache): the gradient of the whole batch at the memory"
+        " of a chunk, for more time. (default: the whole batch)"
+    )
     learning_rate: float | None = _arg("Peak learning rate, cosine afterwards. (published: 1e-4; scenes: 8e-3 and 3e-3)")
     warmup_steps: int | None = _arg(
         "Linear warm-up. (published: 10000 in stage 1, which is longer than the run, and 100 in stage 2; default: 30 and 100; "
@@ -116,10 +120,10 @@ class TrainingConfig:
             self.injection_layers = list(SCENES_INJECTION_LAYERS)
         if cut_warmup:
             self.warmup_steps = min(self.warmup_steps, self.max_steps // 5)
-        positive = ("max_steps", "batch_size", "learning_rate", "tau", "log_steps", "eval_steps", "lora_rank")
+        positive = ("max_steps", "batch_size", "learning_rate", "tau", "log_steps", "eval_steps", "lora_rank", "chunk_size")
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in positive and not value > 0:
+            if item.name in positive and value is not None and not value > 0:
                 raise ValueError(f"--{item.name} must be positive, not {value}")
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"--{item.name} must not be negative: {value}")

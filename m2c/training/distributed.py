@@ -21,17 +21,20 @@ class _AllGather(torch.autograd.Function):
         return gradient[start : start + ctx.rows]
 
 
+def world_size() -> int:
+    """How many processes train together; 1 without a launcher."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """The rows of all processes, in the order of their ranks; every process must hold equally many.
 
     `(batch_size, dim)` becomes `(world_size * batch_size, dim)`, with gradient to the rows of every process. Without
     processes it is the tensor itself.
     """
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return tensor
-    return _AllGather.apply(tensor)
+    return tensor if world_size() == 1 else _AllGather.apply(tensor)
 
 
 def label_offset(batch_size: int) -> int:
     """Where this process's rows begin in what [`gather`] returns."""
-    return dist.get_rank() * batch_size if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() * batch_size if world_size() > 1 else 0

@@ -1,12 +1,13 @@
 """Layers that see the global batch: how it is spread over processes changes neither what is dropped nor what is normalised."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from .distributed import gather
+from .distributed import gather, world_size
 
 
 # Rows that share a random state. A process may begin in the middle of a group; it draws the whole group and uses its rows.
@@ -32,6 +33,16 @@ class BatchPlace:
     def begin(self, step: int, first_row: int) -> None:
         """To be called before every forward pass."""
         self.step, self.first_row, self.draws = step, first_row, 0
+
+    def recomputation(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """For activation checkpointing: contexts of the forward pass and of its repetition, which is to draw the same."""
+        return nullcontext(), self._drawing_from(self.draws)
+
+    @contextmanager
+    def _drawing_from(self, draws: int) -> Iterator[None]:
+        now, self.draws = self.draws, draws
+        yield
+        self.draws = now
 
     def mask(self, rows: torch.Tensor, p: float) -> torch.Tensor:
         """Of the shape of `rows`, true with probability `1 - p`."""
@@ -63,22 +74,35 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device; torch's own does it on GPUs only.
 
     Every process must hold equally many rows.
+
+    Attributes:
+        moments: mean and variance, shape `(num_features,)`, to normalise with while training, for a batch that is seen in
+            parts; see [`m2c.training.grad_cache`]. `None` takes those of what `forward` gets.
     """
 
+    moments: tuple[torch.Tensor, torch.Tensor] | None = None
+
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        if not self.training or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        if not self.training or (self.moments is None and world_size() == 1):
             return super().forward(picture)
         values = picture.float()
-        mean = gather(values.mean(dim=(0, 2, 3))[None]).mean(dim=0)
-        centred = values - mean[:, None, None]
-        variance = gather(centred.square().mean(dim=(0, 2, 3))[None]).mean(dim=0)
-        with torch.no_grad():
-            count = picture.numel() / picture.shape[1] * dist.get_world_size()
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked += 1
+        if self.moments is None:
+            mean = gather(values.mean(dim=(0, 2, 3))[None]).mean(dim=0)
+            centred = values - mean[:, None, None]
+            variance = gather(centred.square().mean(dim=(0, 2, 3))[None]).mean(dim=0)
+            self.remember(mean, variance, picture.numel() // picture.shape[1] * world_size())
+        else:
+            mean, variance = self.moments
+            centred = values - mean[:, None, None]
         normalised = centred * (variance + self.eps).rsqrt()[:, None, None]
         return (normalised * self.weight[:, None, None] + self.bias[:, None, None]).to(picture.dtype)
+
+    @torch.no_grad()
+    def remember(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+        """Updates the running statistics with those of a global batch of `count` positions."""
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        self.num_batches_tracked += 1
 
 
 def see_global_batch(module: nn.Module, place: BatchPlace) -> None:

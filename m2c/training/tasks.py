@@ -1,4 +1,9 @@
-"""Model and loss in one module, one for each stage: what Accelerate wraps, so that all that is trained runs in `forward`."""
+"""What is trained and its loss, one class for each stage.
+
+Accelerate wraps the task, so all that is trained runs in `forward`, which gives the features that carry a gradient. `loss`
+takes them, and the frozen features of the batch, and trains nothing itself: the features may come from the whole batch at once
+or from parts of it.
+"""
 
 import torch
 from torch import nn
@@ -20,6 +25,8 @@ class _Task(nn.Module):
         self.place = BatchPlace(config.seed)
         self.register_buffer("prompt_ids", mapping_prompt.input_ids, persistent=False)
         self.register_buffer("prompt_position", mapping_prompt.pseudo_word_position, persistent=False)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self.place.recomputation})
 
     def map(self, reference: ReferenceEncoding) -> torch.Tensor:
         """Unit features of the mapping prompt "a photo of *", shape `(batch_size, projection_dim)`."""
@@ -62,21 +69,35 @@ class MappingTask(_Task):
 
     def retrieve(self, image_tokens: torch.Tensor, image_embeds: torch.Tensor, **_) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and what they should find: the mapping prompt of view A, and view B."""
-        return self.map(self.model.encode_reference(image_tokens)), unit(image_embeds)
+        return self(image_tokens)["mapped"], unit(image_embeds)
 
-    def forward(self, image_tokens: torch.Tensor, image_embeds: torch.Tensor, caption_embeds: torch.Tensor) -> dict:
+    def measure(self, image_tokens: torch.Tensor, **_) -> None:
+        """Runs as far as batch norm, for statistics of a batch that is seen in parts."""
+        self.model.encode_reference(image_tokens)
+
+    def forward(self, image_tokens: torch.Tensor, **_) -> dict[str, torch.Tensor]:
         """
         Args:
             image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, projection_dim)`): view A of the images.
-            image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): CLIP's embedding of view B.
-            caption_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): CLIP's embedding of the captions.
+
+        Returns:
+            `mapped`, unit features of the mapping prompt, shape `(batch_size, projection_dim)`.
+        """
+        return {"mapped": self.map(self.model.encode_reference(image_tokens))}
+
+    def loss(self, features: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            features: from `forward`.
+            batch: `image_tokens` of view A; `image_embeds` and `caption_embeds`, both of shape `(batch_size, projection_dim)`,
+                CLIP's embeddings of view B and of the captions.
 
         Returns:
             The total `loss` and its terms, before their weights.
         """
-        config = self.config
-        mapped, view_b = self.retrieve(image_tokens, image_embeds)
-        view_a, captions = unit(image_tokens[:, 0]), unit(caption_embeds)
+        config, mapped = self.config, features["mapped"]
+        view_a, view_b = unit(batch["image_tokens"][:, 0]), unit(batch["image_embeds"])
+        captions = unit(batch["caption_embeds"])
         with in_float32(mapped):
             loss_b = symmetric_info_nce(mapped, view_b, config.tau)
             loss_a = symmetric_info_nce(mapped, view_a, config.tau)
@@ -94,59 +115,55 @@ class ComposingTask(_Task):
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad_(True)
+        see_global_batch(model.composing_encoder, self.place)
 
     def train(self, mode: bool = True):
         super().train(False)
         self.model.composing_encoder.train(mode)
         return self
 
-    def retrieve(
-        self,
-        pseudo_word: torch.Tensor,
-        keys_values: torch.Tensor,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor,
-        pseudo_word_position: torch.LongTensor,
-        target_embeds: torch.Tensor,
-        **_,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def retrieve(self, target_embeds: torch.Tensor, **query) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and what they should find: the composed query, and the target."""
-        reference = ReferenceEncoding(pseudo_word=pseudo_word, keys_values=tuple(keys_values.unbind(1)))
-        composed = self.model.compose(reference, input_ids, pseudo_word_position, attention_mask).pooler_output
-        return unit(composed), unit(target_embeds)
+        return self._compose(**query), unit(target_embeds)
 
-    def forward(
-        self,
-        pseudo_word: torch.Tensor,
-        keys_values: torch.Tensor,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor,
-        pseudo_word_position: torch.LongTensor,
-        reference_embeds: torch.Tensor,
-        target_embeds: torch.Tensor,
-        caption_embeds: torch.Tensor,
-    ) -> dict:
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
         """
         Args:
             pseudo_word (`torch.Tensor` of shape `(batch_size, text_hidden_size)`): of the reference images.
             keys_values (`torch.Tensor` of shape `(batch_size, num_injections, ...)`): likewise, see [`ReferenceEncoding`].
             input_ids, attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): composing prompts.
             pseudo_word_position (`torch.LongTensor` of shape `(batch_size,)`).
-            reference_embeds, target_embeds, caption_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): CLIP's
+
+        Returns:
+            `mapped` and `composed`, unit features of mapping and composing prompt, shape `(batch_size, projection_dim)`.
+        """
+        return {"mapped": self.map(_reference(**batch)), "composed": self._compose(**batch)}
+
+    def _compose(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        pseudo_word_position: torch.LongTensor,
+        **reference: torch.Tensor,
+    ) -> torch.Tensor:
+        composed = self.model.compose(_reference(**reference), input_ids, pseudo_word_position, attention_mask)
+        return unit(composed.pooler_output)
+
+    def loss(self, features: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            features: from `forward`.
+            batch: `reference_embeds`, `target_embeds`, `caption_embeds` of shape `(batch_size, projection_dim)`: CLIP's
                 embeddings of reference images, target images and captions of the reference images.
 
         Returns:
             The total `loss` and its terms, before their weights.
         """
-        config = self.config
-        mapped = self.map(ReferenceEncoding(pseudo_word=pseudo_word, keys_values=tuple(keys_values.unbind(1))))
-        composed, targets = self.retrieve(
-            pseudo_word, keys_values, input_ids, attention_mask, pseudo_word_position, target_embeds
-        )
-        references, captions = unit(reference_embeds), unit(caption_embeds)
+        config, mapped = self.config, features["mapped"]
+        references, targets, captions = (unit(batch[f"{name}_embeds"]) for name in ("reference", "target", "caption"))
         with in_float32(mapped):
             comp = composing_loss(
-                composed,
+                features["composed"],
                 targets,
                 config.tau,
                 hard_negatives=config.hard_negatives,
@@ -158,3 +175,7 @@ class ComposingTask(_Task):
             soft = soft_text_alignment(captions, teacher, mapped, config.tau)
         loss = comp + config.mapping_weight * mapping + config.soft_weight * soft
         return {"loss": loss, "composing": comp, "mapping": mapping, "soft": soft}
+
+
+def _reference(pseudo_word: torch.Tensor, keys_values: torch.Tensor, **_) -> ReferenceEncoding:
+    return ReferenceEncoding(pseudo_word=pseudo_word, keys_values=tuple(keys_values.unbind(1)))

@@ -22,6 +22,7 @@ from .checkpointing import load_checkpoint, register_checkpoint_hooks, save_chec
 from .config import TrainingConfig
 from .data import build_data, encoder
 from .features import CachedFeatures
+from .grad_cache import GradCache
 from .optimization import build_optimizer, build_schedule
 from .tasks import ComposingTask, MappingTask
 
@@ -100,8 +101,6 @@ def build_model(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
             raise ValueError(f"stage 2 starts from what stage 1 wrote; {config.model!r} is a plain CLIP. Train --stage 1 first")
         model = load_model(config.model)
         add_composing_adapter(model, config)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, load_processor(config.model)
 
 
@@ -128,6 +127,7 @@ class _Run:
         optimizer = build_optimizer(task, config)
         self.schedule = build_schedule(optimizer, config)
         self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
+        self.grad_cache = GradCache(self.task, accelerator, config.chunk_size) if config.chunk_size else None
         register_checkpoint_hooks(accelerator)
         accelerator.register_for_checkpointing(self.schedule)
         self.step = load_checkpoint(accelerator, config) if config.resume else 0
@@ -171,17 +171,23 @@ class _Run:
         # would have drawn, and two processes what one would.
         rank = self.accelerator.process_index
         self.place.begin(self.step, rank * self.config.batch_size)
-        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + rank)  # for the dropout of adapters
         if not isinstance(self.data, CachedFeatures):
             with self.accelerator.autocast():
                 batch = encoder(self.config)(self.model, batch)
-        with self.accelerator.autocast():
-            terms = self.task(**batch)
         self.optimizer.zero_grad()
-        self.accelerator.backward(terms["loss"])
+        terms = self._backward(batch)
         self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
+        return terms
+
+    def _backward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self.grad_cache is not None:
+            return self.grad_cache.backward(batch)
+        with self.accelerator.autocast():
+            features = self.task(**batch)
+        terms = self.accelerator.unwrap_model(self.task).loss(features, batch)
+        self.accelerator.backward(terms["loss"])
         return terms
 
     def _log(self, terms: dict[str, torch.Tensor], seconds: float) -> dict[str, float]:

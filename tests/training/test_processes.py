@@ -65,17 +65,21 @@ def stage1(clip_path, tmp_path) -> Path:
     return tmp_path / "stage1"
 
 
-@pytest.mark.parametrize("views", [0, 1])
-def test_stage_1(clip_path, tmp_path, views):
-    """With dropout and batch norm, on images encoded in every step and before training."""
+CHUNKS = ["--chunk_size", 3]
+
+
+@pytest.mark.parametrize(("views", "chunks"), [(0, []), (1, []), (1, CHUNKS)])
+def test_stage_1(clip_path, tmp_path, views, chunks):
+    """With dropout and batch norm; on images encoded in every step and before training; plain and with GradCache."""
     arguments = [*STAGE_1, "--model", clip_path, "--cached_views", views, "--learning_rate", 1e-3]
     train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
-    train_in_two_processes(*arguments, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    train_in_two_processes(*arguments, *chunks, "--batch_size", 4, "--output_dir", tmp_path / "two")
     assert_same_run(tmp_path / "one", tmp_path / "two", "model.safetensors")
 
 
-def test_stage_2(stage1, tmp_path):
+@pytest.mark.parametrize("chunks", [[], CHUNKS])
+def test_stage_2(stage1, tmp_path, chunks):
     arguments = [*STAGE_2, "--model", stage1, "--learning_rate", 1e-3]
     train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
-    train_in_two_processes(*arguments, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    train_in_two_processes(*arguments, *chunks, "--batch_size", 4, "--output_dir", tmp_path / "two")
     assert_same_run(tmp_path / "one", tmp_path / "two", "adapter_model.safetensors")

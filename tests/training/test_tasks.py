@@ -46,11 +46,15 @@ def composing(model, processor):
     return ComposingTask(model, processor.mapping_prompt(1, return_tensors="pt"), config)
 
 
+def terms_of(task, batch) -> dict[str, torch.Tensor]:
+    return task.loss(task(**batch), batch)
+
+
 def test_stage_1_is_the_sum_of_its_terms(mapping, pairs, processor):
     mapping.eval()
     model, tau = mapping.model, mapping.config.tau
     with torch.no_grad():
-        terms = mapping(**encode_pairs(model, pairs))
+        terms = terms_of(mapping, encode_pairs(model, pairs))
         t = unit(model(**processor.mapping_prompt(3, return_tensors="pt"), pixel_values=pairs["view_a"]).pooler_output)
         a, b = (unit(model.get_image_features(pairs[view]).pooler_output) for view in ("view_a", "view_b"))
         c = unit(model.get_text_features(pairs["caption_ids"], pairs["caption_mask"]).pooler_output)
@@ -66,7 +70,7 @@ def test_stage_2_is_the_sum_of_its_terms(composing, triplets, processor, teacher
     composing.config.soft_teacher = teacher
     model, tau = composing.model, composing.config.tau
     with torch.no_grad():
-        terms = composing(**encode_triplets(model, triplets))
+        terms = terms_of(composing, encode_triplets(model, triplets))
         prompt = {name: triplets[name] for name in ("input_ids", "attention_mask", "pseudo_word_position")}
         m = unit(model(**prompt, pixel_values=triplets["reference"]).pooler_output)
         s = unit(model(**processor.mapping_prompt(3, return_tensors="pt"), pixel_values=triplets["reference"]).pooler_output)
@@ -89,13 +93,13 @@ def test_losses_are_in_float32_under_autocast(mapping, pairs, monkeypatch):
 
     monkeypatch.setattr("m2c.training.tasks.symmetric_info_nce", loss)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mapping(**encode_pairs(mapping.model, pairs))
+        terms_of(mapping, encode_pairs(mapping.model, pairs))
     assert seen == [torch.float32, torch.float32]
 
 
 def check_gradients(task, batch, is_trained) -> None:
     task.train()
-    task(**batch)["loss"].backward()
+    terms_of(task, batch)["loss"].backward()
     for name, parameter in task.named_parameters():
         if is_trained(name):
             assert parameter.requires_grad and parameter.grad is not None and parameter.grad.abs().sum() > 0, name
