@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImag
 from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
+from m2c.companion_files import announce_pipeline, write_companion_files
 from m2c.data import scenes
 from modeling_m2c import M2CConfig, M2CModel
 from processing_m2c import M2CProcessor
@@ -126,6 +127,7 @@ def save_retriever(model: M2CModel, processor: M2CProcessor | BaseImageProcessor
     """
     directory = Path(directory)
     model.config.has_composing_adapter = model._hf_peft_config_loaded
+    announce_pipeline(model.config)
     weights = _base_weights(model)
     if not model._hf_peft_config_loaded:
         model.config.fingerprint = _fingerprint(weights)
@@ -137,6 +139,7 @@ def save_retriever(model: M2CModel, processor: M2CProcessor | BaseImageProcessor
         # PEFT records the folder that the base was loaded from: a path of this machine, and here the base is beside it.
         _set_base(directory, None)
     processor.save_pretrained(directory)
+    write_companion_files(directory)
 
 
 def save_adapter(model: M2CModel, processor: M2CProcessor, directory: str | Path, base: str) -> None:

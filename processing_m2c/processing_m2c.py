@@ -1,7 +1,7 @@
 """Processor of M2C: prepares composed queries, gallery images and captions."""
 
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import logging
 
 from .images import fit_aspect, open_image
@@ -9,6 +9,10 @@ from .prompts import PSEUDO_WORD, TEXT_FIELD, EncodedPrompt, PromptEncoder, chec
 
 
 logger = logging.get_logger(__name__)
+
+
+class M2CProcessorKwargs(ProcessingKwargs, total=False):
+    _defaults = {"text_kwargs": {"padding": True}}  # noqa: RUF012
 
 
 class M2CProcessor(ProcessorMixin):
@@ -59,9 +63,7 @@ class M2CProcessor(ProcessorMixin):
         self,
         images=None,
         text: str | list[str] | None = None,
-        padding: bool | str = True,
-        return_tensors: str | None = None,
-        **images_kwargs,
+        **kwargs: Unpack[M2CProcessorKwargs],
     ) -> BatchFeature:
         """
         Args:
@@ -72,7 +74,8 @@ class M2CProcessor(ProcessorMixin):
             padding (`bool` or `str`, *optional*, defaults to `True`):
                 `True` pads to the longest prompt, `"max_length"` to the context length, `False` not at all.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`; lists by default.
-            images_kwargs: further arguments of the image processor.
+            kwargs: further arguments of the image processor. All of them can also come sorted, as `text_kwargs`,
+                `images_kwargs` and `common_kwargs`, in the way of transformers' own processors.
 
         Returns:
             [`~transformers.BatchFeature`] with `pixel_values` of shape `(batch_size, 3, height, width)`, `input_ids` and
@@ -85,6 +88,9 @@ class M2CProcessor(ProcessorMixin):
         """
         if images is None and text is None:
             raise ValueError("M2CProcessor needs images, text, or both")
+        sorted_kwargs = self._merge_kwargs(M2CProcessorKwargs, **kwargs)
+        images_kwargs, text_kwargs = sorted_kwargs["images_kwargs"], sorted_kwargs["text_kwargs"]
+        images_kwargs.pop("return_tensors", None)  # pictures and texts become tensors together
         data = {}
         if images is not None:
             pictures = [fit_aspect(open_image(image), self.target_pad) for image in _as_list(images)]
@@ -96,8 +102,8 @@ class M2CProcessor(ProcessorMixin):
                     f"a composed query is one image and one text, but there are {len(pictures)} images and {len(texts)} texts; "
                     'repeat the image for several texts, and pass "" where an image has no text'
                 )
-            data |= self._encode(texts, composed=images is not None, padding=padding)
-        return BatchFeature(data, tensor_type=return_tensors)
+            data |= self._encode(texts, composed=images is not None, padding=text_kwargs["padding"])
+        return BatchFeature(data, tensor_type=text_kwargs.get("return_tensors"))
 
     def mapping_prompt(self, batch_size: int, return_tensors: str | None = None) -> BatchFeature:
         """The mapping prompt `batch_size` times: `input_ids`, `attention_mask` and `pseudo_word_position`."""
