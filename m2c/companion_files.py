@@ -1,4 +1,4 @@
-"""What lies in a repository beside model and processor, so that other libraries load it: a pipeline, and sentence-transformers."""
+"""Files beside model and processor by which other libraries load a retriever: transformers' pipeline, sentence-transformers."""
 
 import json
 from pathlib import Path
