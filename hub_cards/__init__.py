@@ -1,7 +1,9 @@
-"""Cards that go to the Hub with what was trained or converted."""
+"""Cards for models and data sets, and what was measured, in the forms that the Hub reads."""
 
-from .converted_card import write_converted_card
-from .model_card import write_model_card
+from .dataset_card import render_dataset_card, write_dataset_card
+from .evaluations import read_evaluation
+from .model_card import render_card, write_card
+from .results import write_results
 
 
-__all__ = ["write_converted_card", "write_model_card"]
+__all__ = ["read_evaluation", "render_card", "render_dataset_card", "write_card", "write_dataset_card", "write_results"]

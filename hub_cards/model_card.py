@@ -1,42 +1,97 @@
-"""The model card: what the model is, how to use it, what it was trained on."""
+"""The model card: what the model is, how to use it, how it came to be, and what was measured."""
 
-import json
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
+
+from .entries import model_index
+from .evaluations import RECORDS, read_evaluations
+from .licences import is_on_hub, licence_of
+from .rendering import render
+from .repository import METHODS, Repository, read_repository
 
 
-TEMPLATES = Path(__file__).parent / "templates"
-USAGE = (TEMPLATES / "usage.md").read_text(encoding="utf-8").strip()
+TAGS = ["composed-image-retrieval", "zero-shot", "clip", "m2c"]
+# The Hub knows no task of composed retrieval; of those it knows this is what the model does.
+PIPELINE_TAG = "image-feature-extraction"
 
 
-def write_model_card(directory: str | Path, results: dict[str, float] | None = None) -> Path:
-    """Writes `README.md` into a folder that [`m2c.training.train`] wrote.
+def render_card(folder: str | Path, repo_id: str | None = None, licence: str | None = None) -> ModelCard:
+    """The card of a folder with a model, of any kind: what stage 1 or 2 wrote, an adapter alone, merged or converted weights.
+
+    All that it says is read from the folder: configuration, `training.json` or `conversion.json`, the records that
+    [`write_results`] put there, and the pictures `retrieval.png` and `learning_curves.png`. What they do not tell, the card
+    calls missing. It holds no absolute path.
 
     Args:
-        directory: the folder; its `training.json` says what was run.
-        results: figures on the scenes test set in percent, if they were measured.
+        folder: of the model.
+        repo_id: where it will be published; `None` for a card that stays in its folder.
+        licence: of the repository, by its Hub identifier (`"apache-2.0"`). By default that of the CLIP underneath, if it is
+            known (see [`licence_of`]) and nothing was converted; else the card calls it not stated.
 
-    Returns:
-        The path of the card.
+    Raises:
+        ValueError: if there is no model in the folder, a record is damaged, or `repo_id` is no name of a repository.
     """
-    directory = Path(directory)
-    record = json.loads((directory / "training.json").read_text(encoding="utf-8"))
-    config = record["config"]
-    data = ModelCardData(
-        library_name="transformers",
-        tags=["composed-image-retrieval", "zero-shot", "clip", "m2c"],
-        base_model=config["model"] if is_on_hub(config["model"]) else None,
-        datasets=[config["dataset"]] if is_on_hub(config["dataset"]) else None,
+    if repo_id is not None:
+        validate_repo_id(repo_id)
+    model, evaluations = read_repository(folder), read_evaluations(folder)
+    clip_licence = licence_of(model.clip)
+    # Of converted weights the authors decide, who may have chosen another one.
+    is_inherited = licence is None and clip_licence is not None and not model.conversion
+    licence = clip_licence if is_inherited else licence
+    method = METHODS[model.method]
+    data = _metadata(model, licence)
+    if results := model_index(evaluations):
+        data.model_name, data.eval_results = (repo_id or "M2C").rpartition("/")[2], results
+    text = render(
+        "model_card.md",
+        model=model,
+        method=method,
+        titles=_titles(method["title"]),
+        repo_id=repo_id,
+        licence=licence,
+        is_inherited=is_inherited,
+        clip_licence=clip_licence,
+        evaluations=evaluations,
+        record_path=lambda evaluation: f"{RECORDS}/{evaluation.name}.json",
+        skips_last_block=_skips_last_block(model),
+        vision=model.config.get("vision_config") or {},
+        text=model.config.get("text_config") or {},
     )
-    card = ModelCard.from_template(
-        data, str(TEMPLATES / "model_card.md"), config=config, record=record, results=results, usage=USAGE
-    )
-    path = directory / "README.md"
-    card.save(path)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def write_card(folder: str | Path, repo_id: str | None = None, licence: str | None = None) -> Path:
+    """Writes [`render_card`] to `README.md` in the folder, and returns its path. Raises as it does."""
+    path = Path(folder, "README.md")
+    render_card(folder, repo_id, licence).save(path)
     return path
 
 
-def is_on_hub(name: str) -> bool:
-    """Whether a name in a record is a repository's: of local folders the record keeps the last part only."""
-    return "/" in name
+def _metadata(model: Repository, licence: str | None) -> ModelCardData:
+    relation = "adapter" if model.kind == "adapter" else "finetune"
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=PIPELINE_TAG,
+        license=licence,
+        tags=TAGS + ["sentence-transformers"] * ("sentence-transformers" in model.works_with),
+        base_model=model.base_on_hub,
+        base_model_relation=relation if model.base_on_hub else None,
+        datasets=list(dict.fromkeys(filter(is_on_hub, model.datasets))) or None,
+    )
+
+
+def _titles(method: str) -> dict[str, str]:
+    return {
+        "base": f"Composed image retriever ({method}, stage 1)",
+        "full": "Composed image retriever (M2C, stages 1 and 2)",
+        "adapter": "Adapter of a composed image retriever (M2C, stage 2)",
+        "merged": "Composed image retriever (M2C, stages 1 and 2 merged)",
+        "converted": f"Composed image retriever ({method}, converted)",
+    }
+
+
+def _skips_last_block(model: Repository) -> bool:
+    layers = model.config.get("injection_layers")
+    return bool(layers) and max(layers) < model.config["text_config"]["num_hidden_layers"] - 1
