@@ -7,21 +7,29 @@ REQUIRED = [
     "torch>=2.6",
     "transformers>=5.20,<6",
     "huggingface_hub>=1.0",
-    "datasets>=4.4",
+    "datasets>=5.2",
     "accelerate>=1.12",
     "peft>=0.18",
     "evaluate>=0.4.6",
     "safetensors>=0.4",
     "Pillow>=11",
     "numpy>=1.26",
+    "xxhash>=3.4",
+    "filelock>=3.13",
+    "xxhash>=3.4",
+    "filelock>=3.13",
     "tqdm>=4.66",
     "typer>=0.15",
     "jinja2>=3.1",
     "matplotlib>=3.8",
 ]
 ONNX = ["onnx>=1.17", "onnxscript>=0.5"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "onnxruntime>=1.20", *ONNX]
-EXTRAS = {"onnx": ONNX, "test": TEST}
+TENSORBOARD = "tensorboard>=2.15"
+TRACKING = [TENSORBOARD, "trackio>=0.30"]
+MTEB = ["mteb>=2.20", "sentence-transformers>=6"]
+DEMO = ["gradio>=6.31"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "playwright>=1", "onnxruntime>=1.20", TENSORBOARD, *ONNX, *MTEB, *DEMO]
+EXTRAS = {"onnx": ONNX, "tracking": TRACKING, "mteb": MTEB, "demo": DEMO, "test": TEST}
 
 setup(
     name="m2c",
@@ -31,13 +39,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["m2c*", "modeling_m2c", "processing_m2c", "hub_cards"]),
+    packages=find_packages(include=["m2c*", "modeling_m2c", "processing_m2c", "hub_cards*"]),
     py_modules=["train_accelerate"],
     scripts=["train_accelerate.py"],
     package_data={
         "m2c.data.scenes": ["clip/*"],
         "m2c.evaluation": ["composed_retrieval/*.py"],
         "hub_cards": ["templates/*.md"],
+        "hub_cards.space": ["template/*.py"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,

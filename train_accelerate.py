@@ -14,14 +14,26 @@ Stage 1 (mapping) on image-caption pairs of the Hub or of a folder, one GPU, the
     accelerate launch --num_processes 8 train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs \
         --batch_size 128 --output_dir stage1 --mixed_precision bf16 --num_workers 8
 
+Stage 1 on shards that are read as a stream, without a copy or an index (at least as many shards as processes times workers):
+
+    python train_accelerate.py --model openai/clip-vit-large-patch14 --dataset 'shards/*.tar' --streaming --image_column jpg \
+        --caption_column txt --output_dir stage1 --mixed_precision bf16 --num_workers 8
+
+Stage 1 without any image (LinCIR), on a column of captions, or on files with a caption in each line:
+
+    python train_accelerate.py --objective text_only --model openai/clip-vit-large-patch14 --output_dir stage1 \
+        --dataset 'captions/*.txt' --caption_column text --mixed_precision bf16
+
 Stage 2 (composing) on triplets:
 
     python train_accelerate.py --stage 2 --model stage1 --dataset my/triplets --output_dir stage2 \
         --reference_column reference --target_column target --modification_column modification
 
-Go on after an interruption, from a checkpoint that --checkpoint_steps wrote:
+On a cluster, add --resume from the start: the command goes on from the newest checkpoint in --output_dir, whatever ended the
+run before, and begins if there is none. Asked to end (SIGTERM, Ctrl-C), a run writes a checkpoint first.
 
-    python train_accelerate.py --output_dir stage1 --resume stage1/checkpoints/step_000100
+    accelerate launch --num_processes 8 train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs \
+        --batch_size 128 --output_dir stage1 --mixed_precision bf16 --num_workers 8 --checkpoint_steps 100 --resume
 
 Installed with the package, the same script is the command `m2c train`.
 """
@@ -34,8 +46,10 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
-from hub_cards import write_model_card
+from hub_cards import write_card
 from m2c.training import TrainingConfig, train
+from m2c.training.interruption import Interrupted
+from m2c.training.rehearsal import rehearse
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -53,18 +67,25 @@ def parse_args(argv: list[str] | None = None) -> TrainingConfig:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    config = None
     try:
         config = parse_args(argv)
+        if config.dry_run:
+            rehearse(config, PartialState().print)
+            return 0
         train(config)
         if PartialState().is_main_process:
-            write_model_card(config.output_dir)
+            if not Path(config.output_dir, "README.md").exists():  # of a finished run it may have been edited since
+                write_card(config.output_dir)
             print(f"done: AutoModel.from_pretrained({config.output_dir!r}, trust_remote_code=True) loads it")
     except (ValueError, OSError, SafetensorError) as error:
         print(f"error: {_own_words(error)}", file=sys.stderr)
         return 1
+    except Interrupted as interruption:
+        if PartialState().is_main_process:
+            print(interruption, file=sys.stderr)
+        return interruption.exit_code
     except KeyboardInterrupt:
-        print(f"interrupted; {_what_is_left(config)}", file=sys.stderr)
+        print("interrupted; go on with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -74,13 +95,6 @@ def _own_words(error: Exception) -> str:
     # From a worker that loads images an error comes wrapped in that worker's traceback; its own words are the last line.
     from_worker = " in DataLoader worker process " in message.splitlines()[0] if message else False
     return message.splitlines()[-1].removeprefix("ValueError: ") if from_worker else message
-
-
-def _what_is_left(config: TrainingConfig | None) -> str:
-    checkpoints = sorted(Path(config.output_dir, "checkpoints").glob("step_??????")) if config else []
-    if not checkpoints:
-        return "no checkpoint was written (see --checkpoint_steps), so there is nothing to resume"
-    return f"go on with --resume {checkpoints[-1]}"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ def public_name(name: str) -> str:
 
 def is_m2c(name: str) -> bool:
     """Whether the checkpoint is one of M2C, and not a plain CLIP. Raises `ValueError` if it is neither."""
+    return isinstance(read_config(name), M2CConfig)
+
+
+def read_config(name: str) -> CLIPConfig:
+    """The configuration of a checkpoint, which of M2C is an [`M2CConfig`]. Raises `ValueError` if it is no CLIP of any kind."""
     if name.startswith((".", "/", "~")) and not os.path.exists(name):
         raise ValueError(f"cannot load a CLIP from {name!r}: there is no such folder")
     base = _base_of(name)
@@ -36,13 +41,15 @@ def is_m2c(name: str) -> bool:
     config = _reading(title, AutoConfig.from_pretrained, resolve(base or name))
     if not isinstance(config, CLIPConfig):
         raise ValueError(f"cannot load a CLIP from {title!r}: it is a {config.model_type!r} model")
-    return isinstance(config, M2CConfig)
+    return config
 
 
 def _base_of(name: str) -> str | None:
     """The base that an adapter names; `None` for what is complete in itself."""
-    adapter_config = find_adapter_config_file(resolve(name))
-    if adapter_config is None:
+    path = resolve(name)
+    adapter_config = find_adapter_config_file(path)
+    # In a folder transformers takes the base that lies beside the adapter, whatever name that one gives.
+    if adapter_config is None or Path(path, "config.json").is_file():
         return None
     return json.loads(Path(adapter_config).read_text(encoding="utf-8")).get("base_model_name_or_path")
 
@@ -137,7 +144,7 @@ def save_retriever(model: M2CModel, processor: M2CProcessor | BaseImageProcessor
     if model._hf_peft_config_loaded:
         model.save_pretrained(directory)
         # PEFT records the folder that the base was loaded from: a path of this machine, and here the base is beside it.
-        _set_base(directory, None)
+        set_base(directory, None)
     processor.save_pretrained(directory)
     write_companion_files(directory)
 
@@ -162,7 +169,7 @@ def save_adapter(model: M2CModel, processor: M2CProcessor, directory: str | Path
     if not is_m2c(base) or AutoConfig.from_pretrained(base).fingerprint != model.config.fingerprint:
         raise ValueError(f"the adapter was trained on {model.config.name_or_path!r}, which {base!r} is not")
     model.save_pretrained(directory)
-    _set_base(Path(directory), str(Path(base).resolve()) if os.path.isdir(base) else base)
+    set_base(Path(directory), str(Path(base).resolve()) if os.path.isdir(base) else base)
     processor.save_pretrained(directory)
 
 
@@ -180,7 +187,7 @@ def _narrow(tensor: torch.Tensor) -> torch.Tensor:
     return half if tensor.dtype == torch.float32 and torch.equal(half.float(), tensor) else tensor
 
 
-def _set_base(directory: Path, base: str | None) -> None:
+def set_base(directory: Path, base: str | None) -> None:
     path = directory / "adapter_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["base_model_name_or_path"] = base

@@ -80,7 +80,7 @@ def convert(
     """
     from transformers.utils import logging
 
-    from hub_cards import write_converted_card
+    from hub_cards import write_card
     from m2c.conversion import convert as run
     from m2c.output_folder import new_folder
 
@@ -88,7 +88,7 @@ def convert(
     try:
         with new_folder(output) as folder:
             run(checkpoint, folder, method, clip, warn=lambda line: typer.echo(line, err=True))
-            write_converted_card(folder)
+            write_card(folder)
     except (ValueError, OSError) as error:
         _fail(str(error), 1)
     typer.echo(f"Wrote {output}. {output / 'README.md'} says how to use it, and where the weights come from.")
@@ -142,9 +142,14 @@ def evaluate(
         int, typer.Option("--num_workers", min=0, help="Processes that read images, for each one that encodes.")
     ] = 0,
     cache_dir: Annotated[
-        Path,
-        typer.Option("--cache_dir", help="Where features of images are kept, for another prompt, adapter or benchmark."),
-    ] = Path("~/.cache/m2c"),
+        Path | None,
+        typer.Option(
+            "--cache_dir",
+            help="Where features of images are kept, for another prompt, adapter or benchmark. (default: ~/.cache/m2c, or the "
+            "folder that M2C_CACHE in the environment names)",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure a retriever on FashionIQ, CIRR, CIRCO or GeneCIS by their exact protocols, or on a benchmark of your own.
 
@@ -159,7 +164,7 @@ def evaluate(
     from m2c.evaluation.run import find_benchmark, run_evaluation
 
     logging.disable_progress_bar()
-    options = Options(query, prompt, joining, shared_concept, dtype, None, batch_size, num_workers, cache_dir.expanduser())
+    options = Options(query, prompt, joining, shared_concept, dtype, None, batch_size, num_workers, cache_dir)
     try:
         parts = find_benchmark(benchmark, root, split, category, gallery)
         run_evaluation(model, parts, allow_missing, output, options, typer.echo)
@@ -227,6 +232,108 @@ def export(
         _fail(str(error), 1)
     for path in paths:
         typer.echo(f"Wrote {output / path.name}")
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="What training or conversion wrote, or a data set.", show_default=False)],
+    repository: Annotated[str, typer.Argument(help="Where to: user/name, or organisation/name.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="If the repository is new, only you can see it.")] = False,
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help="The adapter of stage 2 alone, a few MB; its base must be on the Hub.")
+    ] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="With the adapter merged into the weights: needs no peft.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Of an adapter alone: repository of the stage-1 model that it was trained on.", show_default=False),
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="As a pull request, which changes nothing until it is merged.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, show what would be sent, send nothing.")] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", "--license", help="As the Hub names it, such as apache-2.0.", show_default=False),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Of a data set: where its images and texts come from.", show_default=False)
+    ] = None,
+) -> None:
+    """Share a model or a data set on the Hugging Face Hub, with a card written from its records, after checks.
+
+    Refuses pickles, secrets, paths of this machine, and pictures without a licence. Sends all as one commit, then compares what
+    is there with what was sent, and loads the model from there. Log in first: hf auth login
+
+    For example: m2c publish m2c-quickstart/model you/m2c-scenes
+    """
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging
+
+    from hub_cards.publishing import Options
+    from hub_cards.publishing import publish as run
+
+    if adapter_only and merge:
+        _fail("--adapter-only and --merge exclude each other", 1)
+    form = "adapter" if adapter_only else "merged" if merge else "as it is"
+    logging.disable_progress_bar()  # of reading and writing files here; those of the upload stay
+    if not HF_HUB_DISABLE_PROGRESS_BARS:
+        enable_progress_bars()
+    try:
+        run(folder, repository, Options(private, form, base, create_pr, dry_run, licence, source), typer.echo)
+    except (ValueError, OSError) as error:
+        typer.echo(err=True)  # a bar of an upload may end where the cursor is
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        typer.echo(err=True)
+        _fail("interrupted; nothing is half published, and the same command goes on from there", 130)
+
+
+@app.command()
+def publish_space(
+    model: Annotated[str, typer.Argument(help="A retriever: a repository of the Hub, or a folder.", show_default=False)],
+    repository: Annotated[
+        str | None, typer.Argument(help="Where to: user/name, or organisation/name.", show_default=False)
+    ] = None,
+    gallery: Annotated[str, typer.Option(help="Folder of pictures to search; scenes needs none, they are drawn.")] = "scenes",
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", "--license", help="Of the pictures, as the Hub names it: cc-by-4.0.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the page here and send nothing. The folder must not exist, or be empty.", show_default=False),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="If the Space is new, only you can see it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, show what would be sent, send nothing.")] = False,
+) -> None:
+    """Make a page where anybody can search a gallery with your model: a Space of the Hub, or a folder to try on this machine.
+
+    In the gallery's folder examples.jsonl may hold queries to begin with, each a line such as {"file_name": "dress.jpg",
+    "modification": "is red"}. Needs the extra "demo".
+
+    For example: m2c publish-space m2c-quickstart/model --output space; then: python space/app.py
+    """
+    from transformers.utils import logging
+
+    from hub_cards import space
+
+    if (repository is None) == (output is None):
+        _fail("name either a repository of the Hub, or a folder with --output", 1)
+    logging.disable_progress_bar()
+    try:
+        pictures = space.read_gallery(gallery, licence)
+        if repository is not None:
+            space.publish_space(model, repository, pictures, private, dry_run, typer.echo)
+        else:
+            space.make_space(model, pictures, output, typer.echo)
+            typer.echo(f"Wrote {output}. To try it: python {output / 'app.py'}")
+    except ModuleNotFoundError as error:
+        _fail(f"{error}; pip install gradio, which is the extra m2c[demo]", 1)
+    except (ValueError, OSError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written, and nothing is half published", 130)
 
 
 def _fail(message: str, code: int) -> None:

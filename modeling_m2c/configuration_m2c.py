@@ -39,6 +39,9 @@ class M2CConfig(CLIPConfig):
             Cross-attention layers of each injection.
         injection_dropout (`float`, *optional*, defaults to 0.1):
             Dropout of the injection.
+        injection_grid_size (`int`, *optional*):
+            Patch tokens are averaged to a square grid of this side before the injection, which makes it cheaper; it must
+            divide the side of the patch grid. By default they stay as they are.
         residual_adapter_layers (`list[int]`, *optional*):
             Text blocks (0-based) after which a residual low-rank adapter acts on composed queries. Only checkpoints of the
             authors' own stage 2 have any.
@@ -56,7 +59,8 @@ class M2CConfig(CLIPConfig):
             one only. `False` once an adapter has been merged.
 
     Raises:
-        ValueError: if a layer does not exist or the heads do not divide the injection width.
+        ValueError: if a layer does not exist, the heads do not divide the injection width, or `injection_grid_size` does not
+            divide the patch grid.
     """
 
     model_type = "m2c"
@@ -69,6 +73,7 @@ class M2CConfig(CLIPConfig):
     injection_num_attention_heads: int = 8
     injection_num_layers: int = 2
     injection_dropout: float = 0.1
+    injection_grid_size: int | None = None
     residual_adapter_layers: list[int] | None = None
     residual_adapter_rank: int = 128
     has_composing_adapter: bool = False
@@ -90,6 +95,12 @@ class M2CConfig(CLIPConfig):
             raise ValueError(
                 f"injection_hidden_size ({self.injection_hidden_size}) must be a multiple of "
                 f"injection_num_attention_heads ({self.injection_num_attention_heads})"
+            )
+        side = self.vision_config.image_size // self.vision_config.patch_size
+        if self.injection_grid_size is not None and (self.injection_grid_size < 1 or side % self.injection_grid_size):
+            raise ValueError(
+                f"injection_grid_size ({self.injection_grid_size}) must divide the patch grid of this CLIP, which is {side} x "
+                f"{side}"
             )
 
 

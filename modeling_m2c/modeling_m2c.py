@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_m2c import M2CConfig
 from .residual_adapter import ResidualAdapter
-from .token_mapper import TokenMapper, VisualSemanticInjection
+from .token_mapper import TokenMapper, VisualSemanticInjection, patch_grid
 
 
 @dataclass
@@ -96,19 +96,44 @@ class M2CModel(CLIPModel):
         vision = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         return self.visual_projection(self.vision_model.post_layernorm(vision.last_hidden_state))
 
-    def encode_reference(self, image_tokens: torch.Tensor, grid: tuple[int, int] | None = None) -> ReferenceEncoding:
-        """The image side of a composed query.
+    def average_patches(self, image_tokens: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
+        """Averages patch tokens to the square grid of `injection_grid_size`, if the model has one.
 
         Args:
             image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, projection_dim)`): from `get_image_tokens`.
             grid (`tuple[int, int]`, *optional*): rows and columns of the patches; a square by default.
 
+        Returns:
+            `torch.Tensor` of shape `(batch_size, 1 + injection_grid_size**2, projection_dim)`; tokens that have this grid
+            already, and token 0, stay as they are.
+
         Raises:
-            ValueError: if the number of patches does not fit the grid.
+            ValueError: if the number of patches does not fit the grid, or the grid is not a multiple of `injection_grid_size`.
+        """
+        side = self.config.injection_grid_size
+        rows, columns = patch_grid(image_tokens.shape[1] - 1, grid)
+        if side is None or (rows, columns) == (side, side):
+            return image_tokens
+        if rows % side or columns % side:
+            raise ValueError(f"{rows} x {columns} patches cannot be averaged to injection_grid_size {side} x {side}")
+        blocks = image_tokens[:, 1:].unflatten(1, (side, rows // side, side, columns // side))
+        return torch.cat([image_tokens[:, :1], blocks.mean(dim=(2, 4)).flatten(1, 2)], dim=1)
+
+    def encode_reference(self, image_tokens: torch.Tensor, grid: tuple[int, int] | None = None) -> ReferenceEncoding:
+        """The image side of a composed query.
+
+        Args:
+            image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, projection_dim)`): from `get_image_tokens`, or
+                `average_patches` of them.
+            grid (`tuple[int, int]`, *optional*): rows and columns of the patches; a square by default.
+
+        Raises:
+            ValueError: if the number of patches does not fit the grid; see also `average_patches`.
         """
         keys_values = ()
         if self.semantic_injection is not None:
-            keys_values = self.semantic_injection.encode_patches(image_tokens[:, 1:], grid)
+            patches = self.average_patches(image_tokens, grid)[:, 1:]
+            keys_values = self.semantic_injection.encode_patches(patches, None if self.config.injection_grid_size else grid)
         return ReferenceEncoding(pseudo_word=self.token_mapper(image_tokens[:, 0]), keys_values=keys_values)
 
     def compose(
@@ -123,7 +148,8 @@ class M2CModel(CLIPModel):
         Args:
             reference ([`ReferenceEncoding`]): from `encode_reference`.
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): the prompt.
-            pseudo_word_position (`torch.LongTensor` of shape `(batch_size,)`): where in the prompt the pseudo-word stands.
+            pseudo_word_position (`torch.LongTensor` of shape `(batch_size,)`): where in the prompt the pseudo-word stands. A
+                model without injection also takes `(batch_size, num_positions)`, padded with -1.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*).
 
         Returns:
@@ -132,6 +158,7 @@ class M2CModel(CLIPModel):
 
         Raises:
             RuntimeError: if the checkpoint's adapter was not loaded.
+            ValueError: if a model with injection is given several positions.
         """
         if self.config.has_composing_adapter and not self._hf_peft_config_loaded:
             # transformers leaves adapters out without a word where peft is missing.
@@ -139,9 +166,12 @@ class M2CModel(CLIPModel):
                 "this checkpoint has a composing adapter that was not loaded: `pip install peft` and load it again, or set "
                 "`model.config.has_composing_adapter = False` to use the model as it was before stage 2"
             )
+        if pseudo_word_position.ndim > 1 and self.semantic_injection is not None:
+            raise ValueError("with injection the pseudo-word stands at one position of a prompt, not at several")
         rows = torch.arange(input_ids.shape[0], device=input_ids.device)
         end_of_text = self._end_of_text_position(input_ids)
-        at_pseudo_word = torch.arange(input_ids.shape[1], device=input_ids.device) == pseudo_word_position[:, None]
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        at_pseudo_word = (positions[:, None] == pseudo_word_position.reshape(rows.shape[0], 1, -1)).any(dim=-1)
 
         embeddings = self.text_model.embeddings
         tokens = embeddings.token_embedding(input_ids)

@@ -24,8 +24,9 @@ class TokenMapper(nn.Module):
         self.dropout = nn.Dropout(config.mapper_dropout)
 
     def forward(self, image_embeds: torch.Tensor) -> torch.Tensor:
-        hidden = self.activation(self.dropout(self.fc1(image_embeds)))
-        hidden = self.activation(self.dropout(self.fc2(hidden)))
+        # In this order for GELU; Pic2Word and M2C drop first, which is the same for ReLU.
+        hidden = self.dropout(self.activation(self.fc1(image_embeds)))
+        hidden = self.dropout(self.activation(self.fc2(hidden)))
         return self.fc_out(hidden)
 
 
@@ -157,11 +158,17 @@ class VisualSemanticInjection(nn.Module):
         Raises:
             ValueError: if the number of patches does not fit the grid.
         """
-        rows, columns = grid or (int(patches.shape[1] ** 0.5),) * 2
-        if rows * columns != patches.shape[1]:
-            raise ValueError(f"{patches.shape[1]} patches do not form a grid of {rows} x {columns}; pass grid=(rows, columns)")
+        grid = patch_grid(patches.shape[1], grid)
         projected = self.projection(patches)
-        return tuple(block.encode_patches(projected, (rows, columns)) for block in self.blocks.values())
+        return tuple(block.encode_patches(projected, grid) for block in self.blocks.values())
 
 
-__all__ = ["InjectionBlock", "TokenMapper", "VisualSemanticInjection"]
+def patch_grid(num_patches: int, grid: tuple[int, int] | None = None) -> tuple[int, int]:
+    """`grid`, rows and columns of the patches, or by default a square. Raises `ValueError` if the patches do not fill it."""
+    rows, columns = grid or (int(num_patches**0.5),) * 2
+    if rows * columns != num_patches:
+        raise ValueError(f"{num_patches} patches do not form a grid of {rows} x {columns}; pass grid=(rows, columns)")
+    return rows, columns
+
+
+__all__ = ["InjectionBlock", "TokenMapper", "VisualSemanticInjection", "patch_grid"]

@@ -79,7 +79,9 @@ def fit_aspect(picture: Image.Image, target_pad: float | None) -> Image.Image:
         if long <= target_pad * short:
             return picture
         if long > MAX_SIDE_TO_PAD:
-            return ImageOps.pad(picture, (MAX_SIDE_TO_PAD, MAX_SIDE_TO_PAD))
+            # Not left to `pad`: a line of one pixel would vanish there in some releases of Pillow.
+            size = [max(1, round(side * MAX_SIDE_TO_PAD / long)) for side in (width, height)]
+            picture, long = picture.resize(size, Image.Resampling.BICUBIC), MAX_SIDE_TO_PAD
         return ImageOps.pad(picture, (long, long))
     if long <= MAX_ASPECT_RATIO * short:
         return picture

@@ -33,6 +33,12 @@ def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path_factory):
+    """Every test encodes for itself, and nothing into the cache of whoever runs it."""
+    monkeypatch.setenv("M2C_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return build_tokenizer()

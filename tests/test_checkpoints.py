@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
-from m2c.checkpoints import load_model, load_processor, save_adapter, save_retriever
+from m2c.checkpoints import is_m2c, load_model, load_processor, save_adapter, save_retriever, set_base
 from m2c.training import TrainingConfig
 from m2c.training.adapters import add_composing_adapter
 from modeling_m2c import M2CModel
@@ -167,6 +167,14 @@ def test_a_full_repository_may_be_moved(stage2, processor, tmp_path):
     save_retriever(stage2, processor, tmp_path / "repo")
     path = (tmp_path / "repo").rename(tmp_path / "moved")
     torch.testing.assert_close(features(load_model(str(path)), processor), features(stage2, processor), atol=1e-5, rtol=1e-5)
+
+
+def test_a_base_beside_the_adapter_is_the_base_whatever_name_it_has(stage2, processor, tmp_path):
+    """A full repository of the Hub names itself; nobody is asked for that name when it lies in a folder."""
+    save_retriever(stage2, processor, tmp_path)
+    set_base(tmp_path, "somebody/who-is-not-asked")
+    assert is_m2c(str(tmp_path))
+    torch.testing.assert_close(features(load_model(str(tmp_path)), processor), features(stage2, processor))
 
 
 def test_an_adapter_alone_is_small_and_names_its_base(repositories, processor, model):

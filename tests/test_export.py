@@ -34,9 +34,10 @@ def assert_same(directory, model, processor, images: int, texts: list[str]):
 
 @pytest.fixture
 def stage2(make_config) -> M2CModel:
-    """Everything that can be in a graph: injection, residual adapters, a composing adapter."""
+    """Everything that can be in a graph: injection of averaged patches, residual adapters, a composing adapter."""
     torch.manual_seed(0)
-    model = M2CModel(make_config(injection_layers=[0, 2], residual_adapter_layers=[1, 3], residual_adapter_rank=3))
+    adapters = {"residual_adapter_layers": [1, 3], "residual_adapter_rank": 3}
+    model = M2CModel(make_config(injection_layers=[0, 2], injection_grid_size=2, **adapters))
     add_composing_adapter(model, TrainingConfig(stage=2, lora_rank=4))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

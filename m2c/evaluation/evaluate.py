@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
+from m2c.cache_dir import cache_folder
 from m2c.checkpoints import is_m2c, load_model, load_processor
 from m2c.conventions import JOININGS, METHOD_JOININGS, PROMPTS, method_of, prompt_for
 from m2c.data.benchmarks import Benchmark
+from m2c.versions import versions
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
@@ -18,10 +20,9 @@ from .extraction import Extractor
 from .processes import processes
 from .protocols import Rankings, mean_of_parts, measure, protocol_of, rank
 from .query_texts import query_texts
-from .record import describe_model, describe_preprocessing, versions
+from .record import describe_model, describe_preprocessing
 
 
-DEFAULT_CACHE = Path.home() / ".cache" / "m2c"
 # What a query is made of: the composed feature, or for comparison plain CLIP features of text, image, or their sum.
 QUERIES = ("composed", "text", "image", "sum")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -40,7 +41,7 @@ class Options:
         device: as torch names it; the GPU, if there is one.
         batch_size: images or queries at a time, on each process.
         num_workers: processes that read images, for each process that encodes.
-        cache_dir: where features are stored.
+        cache_dir: where features are stored; see [`m2c.cache_dir.cache_folder`].
     """
 
     query: str = "composed"
@@ -51,7 +52,7 @@ class Options:
     device: str | None = None
     batch_size: int = 64
     num_workers: int = 0
-    cache_dir: Path = DEFAULT_CACHE
+    cache_dir: Path | None = None
 
 
 DEFAULTS = Options()
@@ -83,14 +84,14 @@ def evaluate(
     started = time.time()
     _check(name, benchmarks, options)
     model, processor = _load(name, options), load_processor(name)
-    extractor = Extractor(model, processor, options.cache_dir, options.batch_size, options.num_workers)
-    asked = _asked(model, processor, benchmarks[0], options)
+    extractor = Extractor(model, processor, cache_folder(options.cache_dir), options.batch_size, options.num_workers)
+    asked = how_to_ask(model, processor, benchmarks[0], options)
     protocol = protocol_of(benchmarks[0])
     parts, results = [], {}
     for benchmark in benchmarks:
         title = benchmark.category or benchmark.name
         say(f"{title}, {benchmark.split}: {len(benchmark.queries)} queries, {len(benchmark.gallery)} gallery images")
-        queries = _queries(extractor, benchmark, asked)
+        queries = query_features(extractor, benchmark, asked)
         rankings = rank(benchmark, protocol, queries, extractor.gallery(benchmark))
         results[title] = {
             "figures": measure(benchmark, protocol, rankings),
@@ -143,7 +144,7 @@ def _load(name: str, options: Options) -> M2CModel:
     return load_model(name).eval().to(device, getattr(torch, options.dtype))
 
 
-def _asked(model: M2CModel, processor: M2CProcessor, benchmark: Benchmark, options: Options) -> dict:
+def how_to_ask(model: M2CModel, processor: M2CProcessor, benchmark: Benchmark, options: Options) -> dict:
     """How queries are asked, and the first of them as it is asked: what a reader needs to ask the same."""
     asked = {"kind": options.query}
     if options.query == "image":
@@ -168,7 +169,8 @@ def _texts(benchmark: Benchmark, asked: dict) -> list[list[str]]:
     return query_texts(benchmark.queries, asked.get("joining", "first-second"), asked["shared_concept"])
 
 
-def _queries(extractor: Extractor, benchmark: Benchmark, asked: dict) -> torch.Tensor:
+def query_features(extractor: Extractor, benchmark: Benchmark, asked: dict) -> torch.Tensor:
+    """Features of the queries, asked as [`how_to_ask`] says, unit length, shape `(num_queries, projection_dim)`."""
     if asked["kind"] == "composed":
         return extractor.queries(benchmark, _texts(benchmark, asked), asked["prompt"])
     if asked["kind"] == "text":

@@ -10,10 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from m2c.data.benchmarks import Benchmark
+from m2c.fingerprints import image_side_key
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
-from .feature_store import FeatureStore, image_side_key
+from .feature_store import FeatureStore
 from .image_digests import ImageDigests
 from .processes import processes
 

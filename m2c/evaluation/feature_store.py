@@ -1,31 +1,14 @@
-"""Features of images on disk, found by what made them: the weights, the preprocessing and the picture."""
+"""Features of images on disk, found by their digests."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from modeling_m2c import M2CModel
-from processing_m2c import M2CProcessor
-
-
-def image_side_key(model: M2CModel, processor: M2CProcessor) -> str:
-    """A hash of all that decides the features of an image: vision tower, projection, their precision, preprocessing."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith(("vision_model.", "visual_projection.")):
-            digest.update(f"{name} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    preprocessing = {"target_pad": processor.target_pad, **processor.image_processor.to_dict()}
-    # Which release wrote the settings changes nothing in a picture.
-    settings = {name: value for name, value in preprocessing.items() if name not in ("processor_class", "auto_map")}
-    digest.update(json.dumps([settings, model.config.vision_config.to_dict()], sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+from m2c.feature_files import write_features
 
 
 class FeatureStore:
@@ -58,15 +41,7 @@ class FeatureStore:
             self._add(path)
         if not self.missing(digests):
             return
-        # Processes of two machines that share the folder may have the same number.
-        partial = path.with_suffix(f".{uuid4().hex}.partial")
-        try:
-            save_file({"features": features.contiguous()}, partial, metadata={"digests": json.dumps(list(digests))})
-            partial.replace(path)
-        except SafetensorError as error:
-            raise OSError(f"features cannot be stored in {self.folder}: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        write_features(path, {"features": features}, {"digests": json.dumps(list(digests))})
         self._add(path)
 
     def read(self, digests: Sequence[str]) -> torch.Tensor:

@@ -1,17 +1,12 @@
-"""What a record says about the model, its preprocessing and the software."""
+"""What a record says about the model and its preprocessing."""
 
 import hashlib
-import platform
-from importlib.metadata import version
 
 import torch
 
 from m2c.checkpoints import public_name
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
-
-
-PACKAGES = ("m2c", "torch", "transformers", "peft", "accelerate", "datasets", "Pillow")
 
 
 def describe_model(name: str, model: M2CModel) -> dict:
@@ -44,7 +39,3 @@ def describe_preprocessing(processor: M2CProcessor) -> dict:
     settings = processor.image_processor.to_dict()
     wanted = ("image_processor_type", "size", "crop_size", "resample", "image_mean", "image_std", "do_center_crop")
     return {"target_pad": processor.target_pad, **{name: settings.get(name) for name in wanted}}
-
-
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}

@@ -39,7 +39,7 @@ def run_evaluation(
     tell = say if state.is_main_process else lambda _: None
     if is_writing:
         refuse_existing(output)
-    evaluation = evaluate(model, _checked(benchmarks, allow_missing, tell), options, tell)
+    evaluation = evaluate(model, check_benchmarks(benchmarks, allow_missing, tell), options, tell)
     tell(f"\n{table(evaluation.record)}\n")
     if is_writing:
         with new_folder(output) as folder:
@@ -62,7 +62,8 @@ def find_benchmark(
     return load_benchmark(name, root, split, category, gallery)
 
 
-def _checked(benchmarks: list[Benchmark], allow_missing: bool, say: Callable[[str], None]) -> list[Benchmark]:
+def check_benchmarks(benchmarks: list[Benchmark], allow_missing: bool, say: Callable[[str], None]) -> list[Benchmark]:
+    """[`check_benchmark`] for every part; what is wrong with any of them is one `ValueError`."""
     checked, problems = [], []
     for benchmark in benchmarks:
         title = "-".join(filter(None, (benchmark.name, benchmark.category, benchmark.split)))

@@ -1,31 +1,33 @@
 """Checkpoints of a run: what is trained, the optimiser, the schedule and every random state."""
 
 import json
-import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 
-import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from .config import TrainingConfig
+from .agreement import first_failure, on_main
+from .checkpoint_files import checkpoint_folder, checkpoints_in, complete, partial_of, remove
 
 
 TRAINED_WEIGHTS = "trained.safetensors"
 PROGRESS = "progress.json"
 
 
-def trained_state(task: nn.Module) -> dict[str, torch.Tensor]:
+def trained_buffers(task: nn.Module) -> dict[str, Tensor]:
+    """The buffers of the modules that hold trainable parameters, by name: statistics of batch norm."""
+    modules = {name.rpartition(".")[0] for name, parameter in task.named_parameters() if parameter.requires_grad}
+    return {name: buffer for name, buffer in task.named_buffers() if name.rpartition(".")[0] in modules}
+
+
+def trained_state(task: nn.Module) -> dict[str, Tensor]:
     """Trainable parameters and the buffers of the modules that hold them; the frozen CLIP is not among them."""
-    trained = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
-    modules = {name.rpartition(".")[0] for name in trained}
-    buffers = {name for name, _ in task.named_buffers() if name.rpartition(".")[0] in modules}
-    return {name: tensor for name, tensor in task.state_dict().items() if name in trained | buffers}
+    trained = {name for name, parameter in task.named_parameters() if parameter.requires_grad} | trained_buffers(task).keys()
+    return {name: tensor for name, tensor in task.state_dict().items() if name in trained}
 
 
 def register_checkpoint_hooks(accelerator: Accelerator) -> None:
@@ -45,46 +47,61 @@ def register_checkpoint_hooks(accelerator: Accelerator) -> None:
     accelerator.register_load_state_pre_hook(load)
 
 
-def save_checkpoint(accelerator: Accelerator, config: TrainingConfig, step: int) -> Path:
-    """Writes `output_dir/checkpoints/step_<step>`; it appears under this name only when it is complete."""
-    final = Path(config.output_dir, "checkpoints", f"step_{step:06d}")
-    partial = final.with_suffix(".partial")
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        Path(partial, PROGRESS).write_text(json.dumps({"step": step, "run": _run_of(accelerator, config)}) + "\n")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-    accelerator.wait_for_everyone()
-    return final
+def save_checkpoint(accelerator: Accelerator, output_dir: str, progress: dict, keep: int) -> Path:
+    """Writes `output_dir/checkpoints/step_<step>`, which appears under this name when it is complete, and then removes all but
+    the `keep` newest.
 
-
-def load_checkpoint(accelerator: Accelerator, config: TrainingConfig) -> int:
-    """Restores the run from `config.resume` and returns the number of steps that it has behind it.
+    Args:
+        accelerator: of the run; every process has to come here.
+        output_dir: of the run, the same folder for all processes.
+        progress: what else to remember, as JSON; its `step` names the checkpoint.
+        keep: how many to keep.
 
     Raises:
-        ValueError: if the folder is not a complete checkpoint, or is of another run; the message names the differences.
+        OSError: on every process, if one of them cannot write. Nothing is left of this checkpoint then; the others stay.
     """
-    progress = Path(config.resume, PROGRESS)
-    if not progress.is_file():
-        raise ValueError(f"{config.resume} is not a checkpoint of a training run: it has no {PROGRESS}")
+    folder, error = checkpoint_folder(output_dir, progress["step"]), None
     try:
-        state = json.loads(progress.read_text())
-        then, now = state["run"], json.loads(json.dumps(_run_of(accelerator, config)))
-        changed = [f"{key} was {then.get(key)}, is {value}" for key, value in now.items() if then.get(key) != value]
-        if not changed:
-            accelerator.load_state(config.resume)
-            return state["step"]
+        accelerator.save_state(str(partial_of(folder)))
+    except (OSError, RuntimeError, SafetensorError) as raised:  # what a full disk is, depends on the file that meets it
+        error = raised
+    failure = first_failure(error)
+
+    def finish() -> None:
+        try:
+            if failure is not None:
+                raise OSError(failure)
+            Path(partial_of(folder), PROGRESS).write_text(json.dumps(progress, indent=2) + "\n")
+            complete(folder)
+        except OSError as raised:
+            shutil.rmtree(partial_of(folder), ignore_errors=True)
+            raise OSError(_no_checkpoint(folder, raised)) from error or raised
+        for old in checkpoints_in(output_dir)[keep:]:
+            remove(old)
+
+    on_main(finish)
+    return folder
+
+
+def _no_checkpoint(folder: Path, error: OSError) -> str:
+    reason = str(error).splitlines()[0]
+    others = checkpoints_in(folder.parent.parent)
+    kept = f"{others[0]} is as it was" if others else "there is no earlier one"
+    return f"the checkpoint {folder} could not be written: {reason}; {kept}. Make room there, and go on with --resume"
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict:
+    """Restores weights, optimiser, schedule and random states, and returns what [`save_checkpoint`] got as `progress`.
+
+    Raises:
+        ValueError: if the files cannot be read, or are of another model.
+    """
+    try:
+        accelerator.load_state(str(folder))
+        return read_progress(folder)
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"the checkpoint {config.resume} cannot be read: {error}") from error
-    raise ValueError(f"the checkpoint {config.resume} is of another run: {'; '.join(changed)}")
+        raise ValueError(f"the checkpoint {folder} cannot be read: {error}") from error
 
 
-def _run_of(accelerator: Accelerator, config: TrainingConfig) -> dict:
-    """What must be the same for a resumed run to take the same steps."""
-    free = {"output_dir", "resume", "num_workers", "eval_steps", "checkpoint_steps", "log_steps"}
-    run = {name: value for name, value in asdict(config).items() if name not in free}
-    return {**run, "processes": accelerator.num_processes}
+def read_progress(folder: Path) -> dict:
+    return json.loads((folder / PROGRESS).read_text(encoding="utf-8"))

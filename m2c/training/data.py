@@ -2,21 +2,24 @@
 
 from collections.abc import Callable
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from m2c.data import scenes
-from m2c.data.loading import load_rows, undecoded
+from m2c.data.loading import load_rows, load_stream, undecoded
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
+from .captions import CAPTION_COLUMNS, CaptionSamples, encode_captions
 from .config import TrainingConfig
+from .feature_cache import FeatureCache
 from .features import CachedFeatures, encode_pairs, encode_triplets
 from .samples import IMAGE_COLUMNS, PAIR_COLUMNS, TRIPLET_COLUMNS, PairSamples, TripletSamples
+from .streams import StreamedSamples, hold_out
 
 
 def build_data(
     config: TrainingConfig, model: M2CModel, processor: M2CProcessor
-) -> tuple[PairSamples | TripletSamples | CachedFeatures, CachedFeatures | None]:
+) -> tuple[PairSamples | CaptionSamples | TripletSamples | StreamedSamples | CachedFeatures, CachedFeatures | None]:
     """Training data and held-out data of a run.
 
     Returns:
@@ -26,42 +29,55 @@ def build_data(
     Raises:
         ValueError: if nothing is left to train on, or the data do not fit; see [`m2c.data.loading.load_rows`].
     """
-    rows = _read_rows(config)
-    if config.max_samples is not None:
-        rows = rows.select(range(min(config.max_samples + config.validation_size, len(rows))))
-    if config.validation_size >= len(rows):
-        raise ValueError(f"--validation_size {config.validation_size} leaves nothing of {len(rows)} rows to train on")
-    split = len(rows) - config.validation_size
+    training_rows, held_out_rows = _split(_read_rows(config), config)
 
-    def samples_of(part: Dataset) -> PairSamples | TripletSamples:
+    def samples_of(part: Dataset | IterableDataset) -> PairSamples | CaptionSamples | TripletSamples:
+        if config.objective == "text_only":
+            return CaptionSamples(part, processor)
         if config.stage == 1:
             return PairSamples(part, processor, config.horizontal_flip, config.seed)
         return TripletSamples(part, processor)
 
-    def encode(part: Dataset, views: int) -> CachedFeatures:
-        return CachedFeatures.encode(
-            samples_of(part), encoder(config), model, views, config.mixed_precision, config.num_workers
-        )
-
-    held_out = encode(rows.select(range(split, len(rows))), 1) if config.validation_size else None
-    training_rows = rows.select(range(split))
+    cache = FeatureCache(config, model, encoder(config))
+    held_out = cache.features_of(samples_of(held_out_rows), 1) if config.validation_size else None
+    training_samples = samples_of(training_rows)
+    if config.streaming:
+        return StreamedSamples(training_samples, config), held_out
     if config.cached_views == 0:
-        return samples_of(training_rows), held_out
-    return encode(training_rows, config.cached_views if config.stage == 1 else 1), held_out
+        return training_samples, held_out
+    return cache.features_of(training_samples, config.cached_views if training_samples.augmentation else 1), held_out
 
 
 def encoder(config: TrainingConfig) -> Callable[[M2CModel, dict], dict]:
     """What the frozen parts of the model do to a batch in this stage."""
+    if config.objective == "text_only":
+        return encode_captions
     return encode_pairs if config.stage == 1 else encode_triplets
 
 
-def _read_rows(config: TrainingConfig) -> Dataset:
+def _split(rows: Dataset | IterableDataset, config: TrainingConfig) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Rows to train on, and rows to validate on, if there are to be any."""
+    held_out = config.validation_size
+    if config.streaming:
+        return hold_out(rows, held_out) if held_out else (rows, None)
+    if config.max_samples is not None:
+        rows = rows.select(range(min(config.max_samples + held_out, len(rows))))
+    if held_out >= len(rows):
+        raise ValueError(f"--validation_size {held_out} leaves nothing of {len(rows)} rows to train on")
+    split = len(rows) - held_out
+    return rows.select(range(split)), rows.select(range(split, len(rows))) if held_out else None
+
+
+def _read_rows(config: TrainingConfig) -> Dataset | IterableDataset:
     columns = PAIR_COLUMNS if config.stage == 1 else TRIPLET_COLUMNS
+    if config.objective == "text_only":
+        columns = CAPTION_COLUMNS
     if config.dataset == "scenes":
         draw = scenes.pairs if config.stage == 1 else scenes.triplets
-        rows = draw(config.max_samples + config.validation_size, seed=config.seed)
+        rows = draw(config.max_samples + config.validation_size, seed=config.seed).select_columns(list(columns))
         return undecoded(rows, IMAGE_COLUMNS & set(columns))
     names = {column: getattr(config, f"{column}_column") for column in columns}
     if config.stage == 2 and config.soft_weight == 0:
         del names["reference_caption"]  # nothing else needs it
-    return load_rows(config.dataset, names, IMAGE_COLUMNS & set(columns), config.dataset_config, config.dataset_split)
+    load = load_stream if config.streaming else load_rows
+    return load(config.dataset, names, IMAGE_COLUMNS & set(columns), config.dataset_config, config.dataset_split)

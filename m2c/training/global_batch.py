@@ -1,6 +1,6 @@
 """Layers that see the global batch: how it is spread over processes changes neither what is dropped nor what is normalised."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class BatchPlace:
         seed: of the run.
         step: of the run.
         first_row: of this process in the global batch.
-        draws: how often a mask was drawn in this step; the order of calls is that of the forward pass.
+        draws: how often was drawn in this step; the order of calls is that of the forward pass.
     """
 
     seed: int
@@ -46,14 +46,18 @@ class BatchPlace:
 
     def mask(self, rows: torch.Tensor, p: float) -> torch.Tensor:
         """Of the shape of `rows`, true with probability `1 - p`."""
+        return self.draw(torch.rand, rows) >= p
+
+    def draw(self, distribution: Callable[..., torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+        """Of the shape of `rows`, from `torch.rand` or `torch.randn`."""
         start, stop = self.first_row // GROUP, -(-(self.first_row + len(rows)) // GROUP)
         generator, groups = torch.Generator(device=rows.device), []
         for group in range(start, stop):
             generator.manual_seed(hash((self.seed, self.step, self.draws, group)) & 0x7FFF_FFFF_FFFF_FFFF)
-            groups.append(torch.rand(GROUP, *rows.shape[1:], generator=generator, device=rows.device))
+            groups.append(distribution(GROUP, *rows.shape[1:], generator=generator, device=rows.device))
         self.draws += 1
         offset = self.first_row - start * GROUP
-        return torch.cat(groups)[offset : offset + len(rows)] >= p
+        return torch.cat(groups)[offset : offset + len(rows)]
 
 
 class GlobalDropout(nn.Module):

@@ -10,6 +10,9 @@ from m2c.data.loading import read_image
 from processing_m2c import M2CProcessor
 
 
+# The share of its area that a view keeps of an image: published.
+VIEW_A_SCALE, VIEW_B_SCALE = (0.8, 1.0), (0.9, 1.0)
+
 PAIR_COLUMNS = ("image", "caption")
 TRIPLET_COLUMNS = ("reference", "target", "modification", "reference_caption")
 IMAGE_COLUMNS = {"image", "reference", "target"}
@@ -41,6 +44,17 @@ class PairSamples(torch.utils.data.Dataset):
         self.rows, self.processor, self.horizontal_flip, self.seed = rows, processor, horizontal_flip, seed
         self.epoch = 0
 
+    @property
+    def augmentation(self) -> dict:
+        """What decides the views, besides image, epoch and row."""
+        scales = {"view_a": VIEW_A_SCALE, "view_b": VIEW_B_SCALE}
+        return {"seed": self.seed, "horizontal_flip": self.horizontal_flip, **scales}
+
+    @property
+    def encoded_rows(self) -> Dataset:
+        """The columns that the frozen towers see."""
+        return self.rows
+
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
@@ -48,14 +62,17 @@ class PairSamples(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        row = self.rows[index]
+        return self.prepare(self.rows[index], index)
+
+    def prepare(self, row: dict, index: int | str) -> dict:
+        """A row as a sample; `index` names its place among the rows, which augmentation depends on."""
         image = read_image(row, "image", index)
         rng = random.Random(f"{self.seed}:{self.epoch}:{index}")
         size = self.processor.image_processor.crop_size["height"]
-        view_a = random_resized_crop(image, (0.8, 1.0), size, rng)
+        view_a = random_resized_crop(image, VIEW_A_SCALE, size, rng)
         if rng.random() < self.horizontal_flip:
             view_a = view_a.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        view_b = random_resized_crop(image, (0.9, 1.0), size, rng)
+        view_b = random_resized_crop(image, VIEW_B_SCALE, size, rng)
         return {"view_a": view_a, "view_b": view_b, "caption": row["caption"] or ""}
 
     def collate(self, samples: list[dict]) -> dict[str, torch.Tensor]:
@@ -67,21 +84,35 @@ class PairSamples(torch.utils.data.Dataset):
             "caption_mask": captions.attention_mask,
         }
 
+    def prompts(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """None: every row has the mapping prompt."""
+        return {}
+
 
 class TripletSamples(torch.utils.data.Dataset):
     """Stage 2: reference image, target image, the composing prompt, and a caption of the reference image."""
 
     def __init__(self, rows: Dataset, processor: M2CProcessor):
         self.rows, self.processor = rows, processor
+        self.modifications = rows.select_columns("modification")
+        self.augmentation = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing here depends on the epoch."""
+
+    @property
+    def encoded_rows(self) -> Dataset:
+        """The columns that the frozen towers see; a text tower that is trained sees the modification text."""
+        return self.rows.remove_columns("modification")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        row = self.rows[index]
+        return self.prepare(self.rows[index], index)
+
+    def prepare(self, row: dict, index: int | str) -> dict:
+        """A row as a sample; `index` names its place among the rows."""
         return {
             "reference": read_image(row, "reference", index),
             "target": read_image(row, "target", index),
@@ -91,14 +122,20 @@ class TripletSamples(torch.utils.data.Dataset):
 
     def collate(self, samples: list[dict]) -> dict[str, torch.Tensor]:
         captions = self.processor(text=[sample["caption"] for sample in samples], return_tensors="pt")
-        prompts = self.processor.composed_prompt([sample["modification"] for sample in samples], return_tensors="pt")
         return {
             "reference": _pixels(self.processor, samples, "reference"),
             "target": _pixels(self.processor, samples, "target"),
             "caption_ids": captions.input_ids,
             "caption_mask": captions.attention_mask,
-            **prompts,
+            **self._prompts([sample["modification"] for sample in samples]),
         }
+
+    def prompts(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Composing prompts of rows, as long as the longest of them: `input_ids`, `attention_mask`, `pseudo_word_position`."""
+        return self._prompts([text or "" for text in self.modifications[indices]["modification"]])
+
+    def _prompts(self, modifications: list[str]) -> dict[str, torch.Tensor]:
+        return dict(self.processor.composed_prompt(modifications, return_tensors="pt"))
 
 
 def _pixels(processor: M2CProcessor, samples: list[dict], key: str) -> torch.Tensor:

@@ -30,9 +30,13 @@ class _Task(nn.Module):
 
     def map(self, reference: ReferenceEncoding) -> torch.Tensor:
         """Unit features of the mapping prompt "a photo of *", shape `(batch_size, projection_dim)`."""
+        return unit(self.embed_mapping_prompt(reference))
+
+    def embed_mapping_prompt(self, reference: ReferenceEncoding) -> torch.Tensor:
+        """As `map`, un-normalised."""
         batch_size = len(reference.pseudo_word)
         prompt, position = self.prompt_ids.expand(batch_size, -1), self.prompt_position.expand(batch_size)
-        return unit(self.model.compose(reference, prompt, position).pooler_output)
+        return self.model.compose(reference, prompt, position).pooler_output
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:

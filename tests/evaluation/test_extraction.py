@@ -250,14 +250,14 @@ def test_truncated_and_foreign_files_are_encoded_again(few, injecting, tower, op
 
 
 def test_a_full_disk_is_an_error_that_leaves_no_half_file(scenes, injecting, options, monkeypatch):
-    from m2c.evaluation import feature_store
+    from m2c import feature_files
 
     def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_store, "save_file", full)
+        patch.setattr(feature_files, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             evaluate(injecting, [scenes], options(), list)
     assert not [path for path in options().cache_dir.rglob("*") if path.is_file() and path.suffix != ".sqlite"]

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from m2c.checkpoints import load_model, load_processor
-from m2c.evaluation.feature_store import FeatureStore, image_side_key
+from m2c.evaluation.feature_store import FeatureStore
+from m2c.fingerprints import image_side_key
 
 
 def rows(*numbers: int) -> torch.Tensor:

@@ -42,7 +42,15 @@ def test_default_injection_layers():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"injection_layers": [0, 4]}, {"injection_layers": [-1]}, {"injection_hidden_size": 18}, {"residual_adapter_layers": [4]}],
+    [
+        {"injection_layers": [0, 4]},
+        {"injection_layers": [-1]},
+        {"injection_hidden_size": 18},
+        {"injection_grid_size": 0},
+        {"injection_grid_size": 3},
+        {"injection_grid_size": 8},
+        {"residual_adapter_layers": [4]},
+    ],
 )
 def test_config_refuses_what_cannot_be(make_config, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -65,6 +73,29 @@ def test_prompt_without_pseudo_word_is_plain_clip(make_config, prompts, pixels):
     reference.pseudo_word = model.get_input_embeddings()(placeholder).expand(3, -1)
     result = model.compose(reference, **prompts).pooler_output
     assert torch.equal(result, model.get_text_features(prompts.input_ids, prompts.attention_mask).pooler_output)
+
+
+@torch.no_grad()
+def test_a_pseudo_word_at_several_positions(make_config, model, prompts, pixels):
+    """Against CLIP with the pseudo-word as the embedding of the token that stands there; also as one graph."""
+    plain = M2CModel(make_config(injection_layers=[])).eval()
+    tokens = plain.get_image_tokens(pixels)
+    reference = plain.encode_reference(tokens[:1].expand(3, -1, -1))
+    ids, unused = prompts.input_ids.clone(), prompts.input_ids.max() + 1
+    ids[0, 1:3] = ids[1, 2] = unused
+    positions = torch.tensor([[2, -1, 1], [2, -1, -1], [-1, -1, -1]])
+    result = plain.compose(reference, ids, positions, prompts.attention_mask).pooler_output
+    compiled = torch.compile(plain.compose, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(reference, ids, positions, prompts.attention_mask).pooler_output, result)
+    torch.testing.assert_close(
+        plain.compose(reference, ids, prompts.pseudo_word_position[:, None]).pooler_output,
+        plain.compose(reference, ids, prompts.pseudo_word_position).pooler_output,
+    )
+    plain.get_input_embeddings().weight[unused] = reference.pseudo_word[0]
+    expected = plain.get_text_features(ids, prompts.attention_mask).pooler_output
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="with injection the pseudo-word stands at one position"):
+        model.compose(model.encode_reference(tokens), ids, positions)
 
 
 @torch.no_grad()
@@ -188,8 +219,44 @@ def test_other_image_sizes(model, prompts):
 
 
 @torch.no_grad()
-def test_compiles_as_one_graph(model, query):
+def test_averaged_patches(model, pixels, prompts):
+    """Tokens are averaged over squares of patches, once; what follows sees a smaller picture."""
+    model.config.injection_grid_size = 2
+    tokens = model.get_image_tokens(pixels)
+    averaged = model.average_patches(tokens)
+    picture = tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    expected = torch.nn.functional.avg_pool2d(picture, 2).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(averaged, torch.cat([tokens[:, :1], expected], dim=1))
+    assert model.average_patches(averaged) is averaged
+    reference = model.encode_reference(tokens)
+    assert reference.keys_values[0].shape == (3, 2, 2, 4, 16)
+    for stored, fresh in zip(model.encode_reference(averaged).keys_values, reference.keys_values):
+        assert torch.equal(stored, fresh)
+    result = composed(model, pixel_values=pixels, **prompts)
+    model.config.injection_grid_size = None
+    assert torch.equal(result, model.compose(model.encode_reference(averaged), **prompts).pooler_output)
+    assert not torch.allclose(result, composed(model, pixel_values=pixels, **prompts), atol=1e-4)
+
+
+@torch.no_grad()
+def test_averaged_patches_of_other_image_sizes(make_config, prompts):
+    model = M2CModel(make_config(injection_grid_size=2)).eval()
+    images = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    tokens = model.get_image_tokens(images, interpolate_pos_encoding=True)
+    top_left = tokens[:, [1, 2, 5, 6, 9, 10, 13, 14]].mean(dim=1)
+    torch.testing.assert_close(model.average_patches(tokens, (8, 4))[:, 1], top_left)
+    assert composed(model, pixel_values=images, interpolate_pos_encoding=True, **prompts).shape == (3, 24)
+    with pytest.raises(ValueError, match="32 patches do not form a grid of 5 x 5"):
+        model.average_patches(tokens)
+    with pytest.raises(ValueError, match="3 x 4 patches cannot be averaged to injection_grid_size 2 x 2"):
+        model.average_patches(tokens[:, :13], (3, 4))
+
+
+@pytest.mark.parametrize("grid_size", [None, 2])
+@torch.no_grad()
+def test_compiles_as_one_graph(model, query, grid_size):
     """Without inductor, which needs a C compiler: what can break is the tracing."""
+    model.config.injection_grid_size = grid_size
     for method, inputs in (
         ("get_composed_features", query),
         ("get_image_features", {"pixel_values": query["pixel_values"]}),

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from m2c.cli import app
 from m2c.quickstart.experiment import Settings, quickstart
+from m2c.training.feature_shards import FeatureShards
 
 
 TOY = Settings(pairs=64, stage1_steps=3, triplets=32, stage2_steps=3, queries=12)
@@ -23,8 +24,9 @@ def toy_batches(monkeypatch):
     monkeypatch.setitem(PRESETS["scenes", 2], "batch_size", 16)
 
 
-def test_quickstart(tmp_path):
-    said = []
+def test_quickstart(tmp_path, monkeypatch):
+    said, stored, write = [], [], FeatureShards.write
+    monkeypatch.setattr(FeatureShards, "write", lambda shards, *shard: (stored.append(shards.folder), write(shards, *shard)))
     report = quickstart(tmp_path / "out", TOY, say=said.append)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "report.json", "report.md", "retrieval.png"}
     assert list(report["rows"]) == [
@@ -42,6 +44,8 @@ def test_quickstart(tmp_path):
         assert 0 <= figures["R@1"] <= figures["R@5"] <= figures["R@10"] <= 100
     assert report["rows"]["ceiling: caption of the target"]["R@10"] > 90, "the shipped CLIP knows this world"
     assert len(said) == 5
+    assert len(stored) == 2, "features of stage 1, which the mapper alone shares, and of stage 2"
+    assert all(tmp_path / "out" in folder.parents for folder in stored), "in no cache that another run would find"
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| M2C stage 2 |" in text and "12 queries and a gallery of 72 images" in text

@@ -1,21 +1,31 @@
 """Whole runs of the training script on tiny models, as users start them."""
 
 import json
+import math
+import multiprocessing
+import os
 import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 import train_accelerate
 from m2c.data import scenes
+from m2c.data.benchmarks.scenes import load_scenes
 from m2c.data.image_folder import write_image_folder
 from m2c.training import TrainingConfig, train
-from m2c.training.trainer import _Run
+from m2c.training.early_stopping import EarlyStopping
+from m2c.training.interruption import Interruption
+from m2c.training.step import TrainingStep
 
 
 FAST = ["--max_steps", "6", "--batch_size", "4", "--max_samples", "14", "--log_steps", "1"]
@@ -49,6 +59,13 @@ def assert_same_weights(a, b) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+def assert_same_log(a, b) -> None:
+    first, second = log_of(a), log_of(b)
+    for entry in (*first, *second):
+        entry.pop("seconds", None)
+    assert first == second
 
 
 def test_both_stages(stage1, clip, tmp_path):
@@ -138,7 +155,8 @@ def test_activation_checkpointing_computes_twice_and_changes_nothing(clip_path, 
     counts = []
     for name, flags in (("plain", []), ("checkpointed", ["--gradient_checkpointing"])):
         calls.clear()
-        assert run(*FAST, *start, "--cached_views", 1, "--output_dir", tmp_path / name, *flags) == 0
+        arguments = [*FAST, *start, "--cached_views", 1, "--cache_dir", tmp_path / f"cache of {name}"]
+        assert run(*arguments, "--output_dir", tmp_path / name, *flags) == 0
         counts.append(len(calls))
     # Four layers in each of six steps, and in stage 2 two prompts.
     assert counts[1] - counts[0] == 6 * 4 * stage
@@ -152,40 +170,334 @@ def test_mixed_precision(clip_path, tmp_path):
     assert {tensor.dtype for tensor in weights_of(tmp_path / "out").values()} <= {torch.float16, torch.float32, torch.int64}
 
 
-def test_interruption_says_where_to_go_on(clip_path, tmp_path, capsys, monkeypatch):
-    log = _Run._log
+@pytest.fixture
+def signalled(monkeypatch):
+    """Lets a run get signals, all at once, in its fifth step."""
 
-    def interrupt_at_step_5(self, *args):
-        if self.step == 5:
-            raise KeyboardInterrupt
-        return log(self, *args)
+    def signalled(*numbers: int) -> None:
+        take = TrainingStep.take
 
+        def take_with_signals(self, step, batch):
+            if step == 4:
+                for number in numbers:
+                    signal.raise_signal(number)
+            return take(self, step, batch)
+
+        monkeypatch.setattr(TrainingStep, "take", take_with_signals)
+
+    return signalled
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_end_a_run_saves_and_goes_on_from_there(clip_path, tmp_path, capfd, signalled, monkeypatch, number, exit_code):
     arguments = [*FAST, *SMALL, "--model", clip_path]
-    checkpoints = ["--checkpoint_steps", 2]
-    assert run(*arguments, *checkpoints, "--output_dir", tmp_path / "whole") == 0
-    monkeypatch.setattr(_Run, "_log", interrupt_at_step_5)
-    assert run(*arguments, "--output_dir", tmp_path / "none") == 130
-    assert "no checkpoint was written" in capsys.readouterr().err
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     out = tmp_path / "out"
-    assert run(*arguments, *checkpoints, "--output_dir", out) == 130
-    assert f"go on with --resume {out}/checkpoints/step_000004" in capsys.readouterr().err
-    monkeypatch.setattr(_Run, "_log", log)
-    assert run(*arguments, *checkpoints, "--output_dir", out, "--resume", out / "checkpoints" / "step_000004") == 0
-    assert [entry["step"] for entry in log_of(out)] == [1, 2, 3, 4, 5, 6]
+    # Twice within a moment is one request: a cluster signals all processes, and so does its launcher.
+    signalled(number, number)
+    assert run(*arguments, "--output_dir", out) == exit_code
+    message = capfd.readouterr().err
+    assert "ended at step 5, which is saved; go on with --resume" in message and "Traceback" not in message
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_000005"]
+    monkeypatch.undo()
+    assert run(*arguments, "--output_dir", out, "--resume") == 0
+    assert "going on from" in capfd.readouterr().out
+    assert_same_log(tmp_path / "whole", out)
     assert_same_weights(tmp_path / "whole", out)
+
+
+def test_asked_twice_a_run_ends_at_once(clip_path, tmp_path, capfd, signalled, monkeypatch):
+    monkeypatch.setattr("m2c.training.interruption.SAME_REQUEST_SECONDS", 0)
+    signalled(signal.SIGINT, signal.SIGINT)
+    out = tmp_path / "out"
+    assert run(*FAST, *SMALL, "--model", clip_path, "--output_dir", out) == 130
+    assert "interrupted; go on with --resume" in capfd.readouterr().err
+    assert not (out / "checkpoints").exists()
+    assert len(log_of(out)) == 4
+
+
+def test_a_signal_in_the_last_moment_is_not_lost(clip_path, tmp_path, monkeypatch):
+    """When no step follows at whose end it would be noticed."""
+    agreed = Interruption.agreed
+
+    def signal_after_the_last_step(self):
+        noted = agreed(self)
+        if (tmp_path / "out" / "checkpoints" / "step_000004").exists():
+            signal.raise_signal(signal.SIGINT)
+        return noted
+
+    monkeypatch.setattr(Interruption, "agreed", signal_after_the_last_step)
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--max_steps", 5, "--checkpoint_steps", 4]
+    assert run(*arguments, "--output_dir", tmp_path / "out") == 130
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_run_without_a_main_thread_trains(clip_path, tmp_path):
+    config = TrainingConfig(
+        model=str(clip_path), output_dir=str(tmp_path / "out"), max_steps=2, batch_size=4, max_samples=8, mapper_hidden_size=16
+    )
+    with ThreadPoolExecutor() as threads:
+        threads.submit(train, config).result()
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_resume_before_there_is_a_checkpoint_begins(clip_path, tmp_path, capsys):
+    """So that the command that a cluster starts again is always the same."""
+    arguments = [*FAST, *SMALL, "--model", clip_path]
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    out = tmp_path / "deep" / "out"
+    assert run(*arguments, "--output_dir", out, "--max_samples", 5, "--resume") == 0
+    assert "there is no checkpoint" in capsys.readouterr().out
+    (out / "training.json").unlink()
+    assert run(*arguments, "--output_dir", out, "--resume") == 0
+    assert_same_weights(tmp_path / "whole", out)
+    assert_same_log(tmp_path / "whole", out)
+
+
+def test_resuming_a_finished_run_changes_nothing(clip_path, stage1, tmp_path, capsys):
+    arguments = [*FAST, "--stage", 2, "--model", stage1, "--output_dir", tmp_path / "out", "--checkpoint_steps", 4]
+    assert run(*arguments) == 0
+    (tmp_path / "out" / "README.md").write_text("my own words")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert run(*arguments, "--resume") == 0
+    assert "holds the finished run; nothing is left to do" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert run(*arguments, "--resume", "--learning_rate", 1e-5) == 1
+    message = "holds a finished run of other settings: learning_rate was 0.003, is 1e-05; choose another --output_dir"
+    assert message in capsys.readouterr().err
+    model, _ = train(train_accelerate.parse_args([*map(str, arguments), "--resume"]))
+    assert torch.equal(
+        dict(model.named_parameters())["composing_encoder.layers.0.mlp.fc1.lora_B.default.weight"],
+        weights_of(tmp_path / "out")["base_model.model.composing_encoder.layers.0.mlp.fc1.lora_B.weight"],
+    )
 
 
 def test_a_checkpoint_of_another_run_is_refused(clip_path, tmp_path, capsys):
     arguments = [*FAST, *SMALL, "--model", clip_path, "--output_dir", tmp_path / "out"]
     assert run(*arguments, "--checkpoint_steps", 4) == 0
-    resume = ["--resume", tmp_path / "out" / "checkpoints" / "step_000004"]
-    assert run(*arguments, *resume, "--seed", 3, "--learning_rate", 1e-5) == 1
-    assert "is of another run: learning_rate was 0.008, is 1e-05; seed was 0, is 3" in capsys.readouterr().err
-    for name in ("trained.safetensors", "optimizer.bin"):
-        broken = resume[1] / name
-        broken.write_bytes(broken.read_bytes()[:50])
-        assert run(*arguments, *resume) == 1
-        assert "step_000004 cannot be read" in capsys.readouterr().err
+    checkpoint = tmp_path / "out" / "checkpoints" / "step_000004"
+    (tmp_path / "out" / "training.json").unlink()
+    for resume in (["--resume"], ["--resume", checkpoint]):
+        assert run(*arguments, *resume, "--seed", 3, "--learning_rate", 1e-5) == 1
+        assert "is of another run: learning_rate was 0.008, is 1e-05; seed was 0, is 3" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_rows_is_refused(pairs_folder, clip_path, tmp_path, capsys):
+    assert on_folder(pairs_folder, clip_path, tmp_path) == 0
+    (tmp_path / "out" / "training.json").unlink()
+    shutil.copytree(pairs_folder / "image", tmp_path / "fewer")
+    for path in (pairs_folder, tmp_path / "fewer"):
+        shutil.rmtree(path)
+    write_image_folder(scenes.pairs(9), pairs_folder)
+    assert on_folder(pairs_folder, clip_path, tmp_path, "--resume") == 1
+    assert "is of a run on 10 rows; now there are 9" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(clip_path, tmp_path, capsys):
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--checkpoint_steps", 2]
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    out = tmp_path / "out"
+    shutil.copytree(tmp_path / "whole", out)
+    (out / "training.json").unlink()
+    newest = out / "checkpoints" / "step_000006"
+    weights = (newest / "optimizer.bin").read_bytes()
+    (newest / "optimizer.bin").write_bytes(weights[: len(weights) // 2])
+    assert run(*arguments, "--output_dir", out, "--resume", newest) == 1
+    assert f"{newest} is not a checkpoint of a training run, or damaged: optimizer.bin" in capsys.readouterr().err
+    assert run(*arguments, "--output_dir", out, "--resume") == 0
+    assert f"warning: the checkpoint {newest} is damaged: optimizer.bin is not what was written" in capsys.readouterr().err
+    assert_same_log(tmp_path / "whole", out)
+    assert_same_weights(tmp_path / "whole", out)
+
+
+def test_going_back_to_an_earlier_checkpoint(clip_path, tmp_path):
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--checkpoint_steps", 2]
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "out")
+    back = tmp_path / "out" / "checkpoints" / "step_000004"
+    assert run(*arguments, "--output_dir", tmp_path / "out", "--resume", back) == 0
+    assert_same_log(tmp_path / "whole", tmp_path / "out")
+    assert_same_weights(tmp_path / "whole", tmp_path / "out")
+
+
+@pytest.fixture
+def broken_steps(monkeypatch):
+    """Lets the loss of some steps, counted from 1, be not a number."""
+
+    def broken_steps(steps) -> None:
+        take = TrainingStep.take
+
+        def take_with_broken_loss(self, step, batch):
+            loss = self.loss
+
+            def broken_loss(*arguments):
+                terms = loss(*arguments)
+                return {**terms, "loss": terms["loss"] * float("nan")}
+
+            self.loss = broken_loss if step + 1 in steps else loss
+            try:
+                return take(self, step, batch)
+            finally:
+                self.loss = loss
+
+        monkeypatch.setattr(TrainingStep, "take", take_with_broken_loss)
+
+    return broken_steps
+
+
+def test_a_loss_that_is_not_finite_is_named_and_passed_over(clip_path, tmp_path, capsys, broken_steps):
+    broken_steps({3})
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--checkpoint_steps", 3, "--log_steps", 4]
+    assert run(*arguments, "--output_dir", tmp_path / "out") == 0
+    assert capsys.readouterr().err.count("warning: step 3: the gradient is not finite, and the weights stay as they were") == 1
+    entries = log_of(tmp_path / "out")
+    assert [entry["step"] for entry in entries] == [3, 4, 6]
+    assert not math.isfinite(entries[0]["loss"]) and math.isfinite(entries[1]["loss"])
+    checkpoint = tmp_path / "out" / "checkpoints" / "step_000003"
+    for state in (load_file(checkpoint / "trained.safetensors"), weights_of(tmp_path / "out")):
+        assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_a_run_that_no_longer_learns_ends(clip_path, tmp_path, capsys, broken_steps):
+    """Also when it was resumed in between: what is counted belongs to the checkpoint."""
+    broken_steps(range(5, 100))
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--max_steps", 40, "--checkpoint_steps", 10]
+    out = tmp_path / "out"
+    assert run(*arguments, "--output_dir", out) == 1
+    message = f"not finite in the last 20 steps, up to step 24; the last checkpoint is {out}/checkpoints/step_000020."
+    assert message in capsys.readouterr().err
+    assert not (out / "model.safetensors").exists()
+    assert run(*arguments, "--output_dir", out, "--resume") == 1
+    assert message in capsys.readouterr().err
+    assert [entry["step"] for entry in log_of(out)] == list(range(1, 25))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Lets the measurements of a run give these figures, in this order by step."""
+
+    def measured(figures: dict[int, float]) -> None:
+        update = EarlyStopping.update
+
+        def update_with_figure(self, step, measured):
+            measured["validation_recall@1"] = figures[step]
+            return update(self, step, measured)
+
+        monkeypatch.setattr(EarlyStopping, "update", update_with_figure)
+
+    return measured
+
+
+EARLY = ["--validation_size", 4, "--eval_steps", 2, "--early_stopping", 2, "--checkpoint_steps", 2, "--max_steps", 12]
+
+
+def test_early_stopping_ends_with_the_best_weights(clip_path, tmp_path, measured):
+    measured({2: 0.1, 4: 0.3, 6: 0.2, 8: 0.3, 10: 0.9, 12: 0.8})
+    arguments = [*FAST, *SMALL, "--model", clip_path, *EARLY, "--keep_checkpoints", 9]
+    out = tmp_path / "out"
+    assert run(*arguments, "--output_dir", out) == 0
+    assert log_of(out)[-1]["step"] == 8
+    record = json.loads((out / "training.json").read_text())
+    assert record["steps"] == 8 and record["validation_recall@1"] == 0.3
+    best = load_file(out / "checkpoints" / "step_000004" / "trained.safetensors")
+    last = load_file(out / "checkpoints" / "step_000008" / "trained.safetensors")
+    saved = weights_of(out)
+    assert all(torch.equal(tensor, saved[name.removeprefix("model.")]) for name, tensor in best.items())
+    assert not all(torch.equal(tensor, last[name]) for name, tensor in best.items())
+
+    assert run(*arguments, "--output_dir", out, "--resume") == 0
+    assert log_of(out)[-1]["step"] == 8, "it is finished"
+    assert run(*arguments, "--output_dir", out, "--resume", "--early_stopping", 3) == 0
+    assert log_of(out)[-1]["step"] == 12, "it has more patience now"
+    assert json.loads((out / "training.json").read_text())["validation_recall@1"] == 0.9
+
+
+def test_a_resumed_run_stops_where_it_would_have(clip_path, tmp_path, measured, signalled, monkeypatch):
+    """After the best measurement, whose weights lie in the checkpoint."""
+    figures = {2: 0.1, 4: 0.3, 6: 0.2, 8: 0.1}
+    measured(figures)
+    arguments = [*FAST, *SMALL, "--model", clip_path, *EARLY]
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    signalled(signal.SIGTERM)
+    assert run(*arguments, "--output_dir", tmp_path / "out") == 143
+    monkeypatch.undo()
+    measured(figures)
+    assert run(*arguments, "--output_dir", tmp_path / "out", "--resume") == 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "out")
+    assert_same_log(tmp_path / "whole", tmp_path / "out")
+
+
+def test_validation_on_a_benchmark_and_a_picture_of_the_run(clip_path, tmp_path, monkeypatch):
+    def few_queries():
+        return load_scenes(8)
+
+    monkeypatch.setattr("m2c.training.validation.load_scenes", few_queries)
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--validation_benchmark", "scenes", "--eval_steps", 4]
+    assert run(*arguments, "--output_dir", tmp_path / "out", "--report_to", "tensorboard") == 0
+    measured = [entry for entry in log_of(tmp_path / "out") if any("scenes" in name for name in entry)]
+    assert [entry["step"] for entry in measured] == [4, 6]
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert {name: record[name] for name in measured[-1] if name != "step"} == {
+        name: value for name, value in measured[-1].items() if name != "step"
+    }
+    assert list((tmp_path / "out" / "tensorboard").rglob("events.*"))
+    with Image.open(tmp_path / "out" / "learning_curves.png") as picture:
+        assert picture.width > 1000
+
+
+def test_a_killed_worker_is_named(pairs_folder, clip_path, tmp_path, capsys, monkeypatch):
+    take = TrainingStep.take
+
+    def take_with_a_kill(self, step, batch):
+        if step == 2:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+        return take(self, step, batch)
+
+    arguments = ["--num_workers", 1, "--max_steps", 5, "--checkpoint_steps", 2]
+    monkeypatch.setattr(TrainingStep, "take", take_with_a_kill)
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments) == 1
+    message = capsys.readouterr().err
+    assert "Lower --num_workers or --batch_size, and go on with --resume" in message and "Traceback" not in message
+    monkeypatch.undo()
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments, "--resume") == 0
+    assert "going on from" in capsys.readouterr().out
+
+
+def test_a_worker_outlives_what_asks_the_run_to_end(pairs_folder, clip_path, tmp_path, capsys, monkeypatch):
+    """A launcher signals the whole process group, workers included."""
+    take = TrainingStep.take
+
+    def take_with_signals(self, step, batch):
+        if step == 1:
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+        return take(self, step, batch)
+
+    monkeypatch.setattr(TrainingStep, "take", take_with_signals)
+    assert on_folder(pairs_folder, clip_path, tmp_path, "--num_workers", 2, "--max_steps", 5) == 143
+    assert "ended at step 2, which is saved" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_when_the_model_is_saved(clip_path, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--checkpoint_steps", 4]
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    out = tmp_path / "out"
+    monkeypatch.setattr("m2c.training.trainer.save_retriever", full)
+    assert run(*arguments, "--output_dir", out) == 1
+    message = capsys.readouterr().err
+    assert f"error: the trained model could not be written to {out}: " in message and "No space left on device" in message
+    assert "Make room there, and go on with --resume" in message
+    assert {path.name for path in out.iterdir()} == {"checkpoints", "learning_curves.png", "log.jsonl", "run.json"}
+    monkeypatch.undo()
+    assert run(*arguments, "--output_dir", out, "--resume") == 0
+    assert_same_weights(tmp_path / "whole", out)
 
 
 def test_resume_overwrites_no_other_folder(clip_path, tmp_path, capsys):
@@ -196,6 +508,9 @@ def test_resume_overwrites_no_other_folder(clip_path, tmp_path, capsys):
     resume = ["--resume", tmp_path / "out" / "checkpoints" / "step_000004"]
     assert run(*arguments, "--output_dir", tmp_path / "precious", *resume) == 1
     assert "exists and is not empty" in capsys.readouterr().err
+    assert run(*arguments, "--output_dir", tmp_path / "precious", "--resume") == 1
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["README.md"]
     assert (tmp_path / "precious" / "README.md").read_text() == "mine"
 
 

@@ -44,7 +44,7 @@ def check_benchmark(
     if not problems:
         say(f"{_title(benchmark)}: all {len(set(names)):,} image files are there")
         return benchmark
-    remedy = "Complete the files" if allow_missing else "Complete the files, or go on without them with --allow_missing"
+    remedy = "Complete the files" if allow_missing else "Complete the files, or leave them out: m2c evaluate --allow_missing"
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("".join(f"{name}\t{reason}\n" for name, reason in problems.items()), encoding="utf-8")

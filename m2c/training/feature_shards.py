@@ -1,0 +1,76 @@
+"""Features of a data set on disk: files of some hundred rows, mapped into memory when they are read."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from m2c.feature_files import PARTIAL, write_features
+
+
+ROWS_PER_SHARD = 512
+
+
+class Shard(NamedTuple):
+    """Consecutive rows of the data set in one of its views."""
+
+    view: int
+    number: int
+
+
+class FeatureShards:
+    """The shards of one data set: a folder of safetensors files, `view0-00003.safetensors` for one.
+
+    Args:
+        folder: of this data set and no other.
+        num_rows: of the data set.
+        num_views: how often each row is there.
+    """
+
+    def __init__(self, folder: Path, num_rows: int, num_views: int):
+        self.folder, self.num_rows, self.num_views = folder, num_rows, num_views
+
+    def _of_view(self, view: int) -> list[Shard]:
+        return [Shard(view, number) for number in range(-(-self.num_rows // ROWS_PER_SHARD))]
+
+    def rows(self, shard: Shard) -> range:
+        start = shard.number * ROWS_PER_SHARD
+        return range(start, min(start + ROWS_PER_SHARD, self.num_rows))
+
+    def missing(self) -> list[Shard]:
+        """Those that are not there, or not whole, in order."""
+        return [shard for view in range(self.num_views) for shard in self._of_view(view) if not self._is_whole(shard)]
+
+    def _is_whole(self, shard: Shard) -> bool:
+        try:
+            with safe_open(self._path(shard), "pt") as file:  # reads the header, which says how long the file must be
+                return {file.get_slice(name).get_shape()[0] for name in file.keys()} == {len(self.rows(shard))}
+        except (SafetensorError, FileNotFoundError):
+            return False
+
+    def write(self, shard: Shard, features: dict[str, torch.Tensor]) -> None:
+        """Raises `OSError` if it cannot be written; nothing is left of this shard then, and the others stay."""
+        write_features(self._path(shard), features)
+
+    def remove_leftovers(self) -> None:
+        """Removes what a killed run was about to write."""
+        for path in self.folder.glob(f"*{PARTIAL}"):
+            path.unlink()
+
+    def open(self) -> None:
+        """Maps all shards into memory. Raises `FileNotFoundError` if one is missing."""
+        self._mapped = [[load_file(self._path(shard)) for shard in self._of_view(view)] for view in range(self.num_views)]
+
+    def read(self, view: int, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Features of rows in one view, in float32, each of shape `(len(indices), ...)`; nothing else is read from the disk."""
+        shards = self._mapped[view]
+        places = [divmod(index, ROWS_PER_SHARD) for index in indices]
+        features = {name: torch.empty(len(indices), *stored.shape[1:]) for name, stored in shards[0].items()}
+        for name, batch in features.items():
+            torch.stack([shards[shard][name][row] for shard, row in places], out=batch)
+        return features
+
+    def _path(self, shard: Shard) -> Path:
+        return self.folder / f"view{shard.view}-{shard.number:05d}.safetensors"

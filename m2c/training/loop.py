@@ -1,0 +1,171 @@
+"""The steps of a run, with its log, its measurements and its checkpoints."""
+
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from . import run_log
+from .batches import IndexedBatches, StreamedBatches
+from .best_weights import BestWeights
+from .checkpointing import load_checkpoint, register_checkpoint_hooks, save_checkpoint
+from .config import TrainingConfig
+from .curves import draw_curves
+from .early_stopping import EarlyStopping
+from .features import CachedFeatures
+from .interruption import Interrupted, Interruption
+from .run_folder import settings
+from .samples import PairSamples, TripletSamples
+from .step import TrainingStep
+from .streams import StreamedSamples
+from .tasks import ComposingTask, MappingTask
+from .validation import Validation
+
+
+# After so many skipped steps in a row a run has no future.
+MAX_SKIPPED = 20
+
+CURVES = "learning_curves.png"
+# Drawing takes half a second, which is not to be felt.
+SECONDS_BETWEEN_DRAWINGS = 60
+
+
+class TrainingLoop:
+    """Takes a task from its first step, or from a checkpoint, to its last.
+
+    Args:
+        config: of the run.
+        accelerator: of the run.
+        task: what is trained; in place.
+        data: the rows to train on.
+        validation: what to measure.
+        checkpoint: where to go on from; `None` to begin.
+
+    Attributes:
+        step: steps that lie behind.
+        figures: of the last measurement; at the end of a run with early stopping, of the best.
+
+    Raises:
+        ValueError: if there are less rows than a batch has, or the checkpoint cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        task: MappingTask | ComposingTask,
+        data: PairSamples | TripletSamples | StreamedSamples | CachedFeatures,
+        validation: Validation,
+        checkpoint: Path | None,
+    ):
+        self.config, self.accelerator, self.validation = config, accelerator, validation
+        self.batches = (StreamedBatches if config.streaming else IndexedBatches)(data, config, accelerator)
+        self.training = TrainingStep(config, accelerator, task, isinstance(data, CachedFeatures))
+        self.stopping = EarlyStopping(config.early_stopping, validation.metric)
+        self.best = BestWeights(accelerator, task)
+        register_checkpoint_hooks(accelerator)
+        self.checkpoint, self.step, self.figures = checkpoint, 0, {}
+        self.started = self.drawn = time.time()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def run(self) -> None:
+        """Takes the steps that are left.
+
+        Raises:
+            Interrupted: on every process, if one of them was asked to end; a checkpoint of the last step is there then.
+            ValueError: if the gradient is not finite in many steps in a row.
+            OSError: if the log or a checkpoint cannot be written.
+        """
+        with Interruption(self.accelerator) as interruption, self._bar() as bar:
+            steps_left = 0 if self.stopping.should_stop else self.config.max_steps - self.step
+            for batch in islice(self.batches.since(self.step), steps_left):
+                terms, is_finite = self.training.take(self.step, batch)
+                self.step += 1
+                bar.update()
+                self._after_step(terms, is_finite, bar)
+                signal_number = interruption.agreed()
+                if signal_number or self._is_due(self.config.checkpoint_steps):
+                    self._save()
+                if signal_number:
+                    raise Interrupted(signal_number, f"ended at step {self.step}, which is saved; go on with --resume")
+                if time.time() - self.drawn > SECONDS_BETWEEN_DRAWINGS:
+                    self._draw()
+                if self.stopping.should_stop:
+                    break
+        if self.config.early_stopping:
+            self.figures = self.best.put_back() or self.figures
+        self._draw()
+
+    def _bar(self) -> tqdm:
+        title, is_silent = f"stage {self.config.stage}", not self.accelerator.is_main_process
+        return tqdm(total=self.config.max_steps, initial=self.step, desc=title, disable=is_silent)
+
+    def _after_step(self, terms: dict[str, torch.Tensor], is_finite: bool, bar: tqdm) -> None:
+        if not is_finite or self._is_due(self.config.log_steps):
+            losses = {name: self.accelerator.reduce(value.detach(), "mean").item() for name, value in terms.items()}
+            rate, seconds = self.training.schedule.get_last_lr()[0], round(time.time() - self.started, 1)
+            self._log({**losses, "learning_rate": rate, "seconds": seconds})
+            bar.set_postfix(loss=f"{losses['loss']:.3f}")
+        if not is_finite:
+            self._report_skip()
+        if self.validation.metric is not None and self._is_due(self.config.eval_steps):
+            self.figures = self.validation.measure()
+            self._log(self.figures)
+            if self.stopping.update(self.step, self.figures) and self.config.early_stopping:
+                self.best.keep(self.figures)
+
+    def _is_due(self, every: int) -> bool:
+        """Whether to do what is done `every` so many steps, and at the end; 0 for never."""
+        is_last = self.step == self.config.max_steps or self.stopping.should_stop
+        return every > 0 and (is_last or self.step % every == 0)
+
+    def _report_skip(self) -> None:
+        skipped = self.training.updates.skipped
+        if skipped and self.accelerator.is_main_process:  # none while fp16 looks for its scale
+            run_log.warn(f"step {self.step}: the gradient is not finite, and the weights stay as they were")
+        if skipped >= MAX_SKIPPED:
+            kept = "no checkpoint was written" if self.checkpoint is None else f"the last checkpoint is {self.checkpoint}"
+            raise ValueError(
+                f"the gradient was not finite in the last {skipped} steps, up to step {self.step}; {kept}. Try a lower "
+                "--learning_rate or another --mixed_precision, and look for rows that are not like the others"
+            )
+
+    def _log(self, figures: dict[str, float]) -> None:
+        self.accelerator.log(figures, step=self.step)
+        if self.accelerator.is_main_process:
+            run_log.append(self.config.output_dir, {"step": self.step, **figures})
+
+    def _save(self) -> None:
+        progress = {
+            "step": self.step,
+            "rows": self.batches.num_rows,
+            "seconds": time.time() - self.started,
+            "figures": self.figures,
+            "training": self.training.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "settings": settings(self.config, self.accelerator.num_processes),
+        }
+        self.checkpoint = save_checkpoint(self.accelerator, self.config.output_dir, progress, self.config.keep_checkpoints)
+
+    def _restore(self, checkpoint: Path) -> None:
+        progress = load_checkpoint(self.accelerator, checkpoint)
+        now = self.batches.num_rows
+        if progress["rows"] != now:
+            raise ValueError(f"{checkpoint} is of a run on {progress['rows']} rows; now there are {now} to train on")
+        self.step, self.figures = progress["step"], progress["figures"]
+        self.started -= progress["seconds"]
+        self.training.load_state_dict(progress["training"])
+        self.stopping.load_state_dict(progress["stopping"])
+
+    def _draw(self) -> None:
+        """The log as a picture. A run is not to end for it."""
+        self.drawn = time.time()
+        if self.accelerator.is_main_process:
+            try:
+                draw_curves(Path(self.config.output_dir, run_log.LOG), Path(self.config.output_dir, CURVES))
+            except OSError as error:
+                run_log.warn(f"{CURVES} could not be drawn: {error}")
