@@ -309,8 +309,8 @@ def publish_space(
 ) -> None:
     """Make a page where anybody can search a gallery with your model: a Space of the Hub, or a folder to try on this machine.
 
-    In the gallery's folder examples.jsonl may hold queries to begin with, each a line such as {"file_name": "dress.jpg",
-    "modification": "is red"}. Needs the extra "demo".
+    A file examples.jsonl in the gallery's folder holds queries to begin with, each on a line:
+    {"file_name": "dress.jpg", "modification": "is red"}. Needs the extra "demo".
 
     For example: m2c publish-space m2c-quickstart/model --output space; then: python space/app.py
     """

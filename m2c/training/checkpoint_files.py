@@ -85,6 +85,11 @@ def remove(folder: Path) -> None:
     shutil.rmtree(partial_of(folder))
 
 
+def keep_newest(output_dir: str | Path, count: int) -> None:
+    for old in checkpoints_in(output_dir)[count:]:
+        remove(old)
+
+
 def remove_leftovers(output_dir: str | Path) -> None:
     """Removes what killed runs were about to write, or to remove."""
     for partial in Path(output_dir, "checkpoints").glob(f"step_*{PARTIAL}"):

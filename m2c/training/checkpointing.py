@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .agreement import first_failure, on_main
-from .checkpoint_files import checkpoint_folder, checkpoints_in, complete, partial_of, remove
+from .checkpoint_files import checkpoint_folder, checkpoints_in, complete, keep_newest, partial_of
 
 
 TRAINED_WEIGHTS = "trained.safetensors"
@@ -74,20 +74,22 @@ def save_checkpoint(accelerator: Accelerator, output_dir: str, progress: dict, k
             Path(partial_of(folder), PROGRESS).write_text(json.dumps(progress, indent=2) + "\n")
             complete(folder)
         except OSError as raised:
+            message = _no_checkpoint(folder, raised)
             shutil.rmtree(partial_of(folder), ignore_errors=True)
-            raise OSError(_no_checkpoint(folder, raised)) from error or raised
-        for old in checkpoints_in(output_dir)[keep:]:
-            remove(old)
+            raise OSError(message) from error or raised
+        keep_newest(output_dir, keep)
 
     on_main(finish)
     return folder
 
 
 def _no_checkpoint(folder: Path, error: OSError) -> str:
-    reason = str(error).splitlines()[0]
+    # torch says what it was about to do, and not that the disk is full.
+    free = f"{shutil.disk_usage(folder.parent).free / 1e9:.3f} GB free"
     others = checkpoints_in(folder.parent.parent)
     kept = f"{others[0]} is as it was" if others else "there is no earlier one"
-    return f"the checkpoint {folder} could not be written: {reason}; {kept}. Make room there, and go on with --resume"
+    reason = str(error).partition("\n")[0]
+    return f"the checkpoint {folder} could not be written ({reason}), with {free}; {kept}. Make room, and go on with --resume"
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> dict:

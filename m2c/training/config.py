@@ -185,8 +185,7 @@ class TrainingConfig:
     )
     dry_run: bool = _arg("Check data and model, take a step, say what a run would do and cost, and write nothing.", False)
     resume: str | None = _arg(
-        "Go on from the newest checkpoint in --output_dir, or begin if there is none yet; with a folder, from the checkpoint in "
-        "it.",
+        "Go on from the newest checkpoint in --output_dir, or begin if there is none yet; with a folder, from that checkpoint.",
         nargs="?",
         const=LATEST,
     )

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import run_log
-from .checkpoint_files import checkpoints_in, damage_of, newest_whole, remove, remove_leftovers, step_of
+from .checkpoint_files import checkpoints_in, damage_of, keep_newest, newest_whole, remove, remove_leftovers, step_of
 from .checkpointing import read_progress
 from .config import LATEST, TrainingConfig
 from .run_record import RUN_RECORD, public_config
@@ -73,6 +73,7 @@ def open_run_folder(config: TrainingConfig, processes: int) -> Path | None:
     for later in checkpoints_in(output_dir):
         if step_of(later) > step:
             remove(later)
+    keep_newest(output_dir, config.keep_checkpoints)
     run_log.forget_after(output_dir, step)
     return checkpoint
 

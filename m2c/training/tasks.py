@@ -20,6 +20,10 @@ from .objectives import composing_loss, soft_text_alignment, symmetric_info_nce
 class _Task(nn.Module):
     def __init__(self, model: M2CModel, mapping_prompt: BatchFeature, config: TrainingConfig):
         super().__init__()
+        # Training has no use for CLIP's temperature, and DeepSpeed none for a parameter without dimensions.
+        temperature = model.logit_scale.detach()
+        del model.logit_scale
+        model.register_buffer("logit_scale", temperature)
         self.model = model
         self.config = config
         self.place = BatchPlace(config.seed)

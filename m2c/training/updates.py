@@ -1,6 +1,7 @@
 """What a gradient does to the weights, and what happens when it is not finite."""
 
-import torch
+import math
+
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
@@ -48,7 +49,7 @@ class Updates:
     def finish(self) -> bool:
         """Takes the step that the gradient asks for, after the backward pass. Returns whether it did."""
         norm = self.accelerator.clip_grad_norm_(self.trained, self.max_norm)
-        is_finite = norm is None or bool(torch.isfinite(norm))  # DeepSpeed has no norm before its first step
+        is_finite = norm is None or math.isfinite(norm)  # DeepSpeed has no norm before its first step, and then a float
         if is_finite or self.accelerator.scaler is not None:
             # The scaler of fp16 skips by itself, and lowers the scale then.
             self.optimizer.step()

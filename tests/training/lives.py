@@ -25,6 +25,7 @@ EVENTS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 
 
 UNCAUGHT = 99  # an exit code that the script never has
+LONGEST = 150  # seconds, after which a process that waits for another one in vain is ended
 
 
 def live(run: dict, death: dict | None) -> list[int]:
@@ -34,6 +35,7 @@ def live(run: dict, death: dict | None) -> list[int]:
     for rank in range(run["processes"]):
         children.append(os.fork())
         if children[-1] == 0:
+            signal.alarm(LONGEST)
             os.dup2(2, 1)
             if run["processes"] > 1:
                 os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(run["processes"]))

@@ -179,8 +179,8 @@ def test_a_full_disk(run, place):
     with largest_file(sizes[place] - 1), pytest.raises(OSError) as raised:
         run.save(keep=1)
     message = str(raised.value)
-    assert message.startswith(f"the checkpoint {run.output_dir / 'checkpoints' / 'step_000002'} could not be written: ")
-    assert f"{previous} is as it was. Make room there, and go on with --resume" in message
+    assert message.startswith(f"the checkpoint {run.output_dir / 'checkpoints' / 'step_000002'} could not be written (")
+    assert message.endswith(f" GB free; {previous} is as it was. Make room, and go on with --resume")
     assert "\n" not in message
     assert names(run) == ["step_000001"] and damage_of(previous) is None
     run.save(keep=1)
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_at_the_end(run, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("m2c.training.checkpoint_files.os.fsync", full)
-    with pytest.raises(OSError, match=r"could not be written: .*No space left on device; there is no earlier one"):
+    with pytest.raises(OSError, match=r"could not be written \(.*No space left on device\), with .*; there is no earlier"):
         run.save()
     assert names(run) == []
 

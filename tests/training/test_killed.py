@@ -52,6 +52,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert log_of(one) == log_of(other)
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}
+    assert {path.name for path in (one / "checkpoints").iterdir()} == {path.name for path in (other / "checkpoints").iterdir()}
     assert not list(other.rglob("*.partial"))
     for name in names:
         if name.endswith(".safetensors"):
@@ -121,7 +122,7 @@ def test_killed_wherever_it_could_hurt(lives, start, tmp_path):
 
 
 def test_two_processes(lives, start, tmp_path):
-    """Asked to end, through their launcher or one alone, they save together; when one is killed, the other ends; and they go on."""
+    """Asked to end, both or one alone, they save together; when one is killed, the other ends; and they go on."""
     arguments = [*start(1), "--max_samples", 20, "--max_steps", 40, "--cached_views", 0, "--resume", "--output_dir"]
     assert lives(tmp_path, [*arguments, tmp_path / "whole"], processes=2) == [[0, 0]]
     out = tmp_path / "out"

@@ -1,0 +1,34 @@
+"""Runs a Space up to its first answers, as the Hub does: in a process that does not have this package."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hub_cards.publishing.secrets import without_secrets
+
+
+# Run in the folder of the Space. If it fails, the last line on the standard output says why.
+VISIT = """
+import sys
+sys.modules.update(dict.fromkeys(["m2c", "modeling_m2c", "processing_m2c", "hub_cards"]))
+try:
+    import app
+    from search import load_searcher, read_settings
+    settings = read_settings(app.FOLDER)
+    searcher = load_searcher(app.FOLDER, settings["model"], settings["revision"])
+    app.build(searcher, settings["examples"])
+    searcher(searcher.pictures[0], "is red")
+except Exception as error:
+    print(" ".join(f"{type(error).__name__}: {error}".split()))
+    raise
+"""
+
+
+def try_out(folder: Path) -> None:
+    """Raises `ValueError` if the Space in a folder does not run; the message says why."""
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", VISIT], capture_output=True, text=True, cwd=folder, env=environment)
+    if done.returncode:
+        reason = done.stdout.strip().rpartition("\n")[2] or f"the process ended with {done.returncode}"
+        raise ValueError(f"the Space does not run: {without_secrets(reason)}")

@@ -1,0 +1,137 @@
+"""`m2c publish-space` against a Hub on this machine."""
+
+import importlib
+import json
+import shutil
+from dataclasses import replace
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from huggingface_hub import SpaceCard
+from PIL import Image
+from typer.testing import CliRunner
+
+from m2c.checkpoints import set_base
+from m2c.cli import app
+
+from ...hub.user_code import fetch, push
+
+
+# The function of this name hides it in the package.
+publish = importlib.import_module("hub_cards.space.publish")
+CLI = "from m2c.cli import app; app()"
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for color in ("red", "green", "blue"):
+        Image.new("RGB", (40, 30), color).save(folder / f"{color}.png")
+    (folder / "examples.jsonl").write_text('{"file_name": "red.png", "modification": "is blue"}\n')
+    return folder
+
+
+def search(repo_id, copy):
+    """What the page of a Space answers, from a download of it."""
+    import shutil
+    import sys
+    from pathlib import Path
+
+    from huggingface_hub import snapshot_download
+
+    shutil.copytree(snapshot_download(repo_id, repo_type="space"), copy)
+    sys.path.insert(0, copy)
+    from search import load_searcher, read_settings
+
+    folder = Path(copy)
+    settings = read_settings(folder)
+    searcher = load_searcher(folder, settings["model"], settings["revision"])
+    (example,) = settings["examples"]
+    answers = searcher(folder / "gallery" / example["reference"], example["modification"])
+    return [(answer.picture.name, answer.score) for answer in answers]
+
+
+def test_a_space_keeps_to_the_model_it_was_made_with(hub, client, stranger, published, folders, ranking_in, pictures, tmp_path):
+    """From the command to answers on somebody's machine, also after another model took the place of the one it names."""
+    pytest.importorskip("gradio")
+    model = shutil.copytree(published["full"], tmp_path / "full")
+    set_base(model, "ana/full")
+    commit = hub.publish("ana/full", {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()})
+    arguments = ["ana/full", "ana/search", "--gallery", str(pictures), "--licence", "cc-by-4.0"]
+    done = client.python("-c", CLI, "publish-space", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"{hub.url}/spaces/ana/search" in done.stdout and "gallery.safetensors" in done.stdout
+
+    sent = hub.repository("ana/search", "space").files()
+    settings, card = json.loads(sent["settings.json"]), SpaceCard(sent["README.md"].decode())
+    assert settings["model"] == "ana/full" and settings["revision"] == commit.oid
+    assert card.data.models == ["ana/full"] and card.data.license == "cc-by-4.0" and card.data.sdk == "gradio"
+    assert sum(name.startswith("gallery/") for name in sent) == 3 and not hub.repository("ana/search", "space").private
+    digests = {name: sha256(content).hexdigest() for name, content in sent.items() if name != ".gitattributes"}
+    assert stranger.run(fetch, repo_id="ana/search", repo_type="space") == digests
+
+    client.run(push, folder=folders["base"], repo_id="ana/full", delete_patterns="*")
+    copy, example = tmp_path / "copy", settings["examples"][0]
+    answers = replace(stranger, has_our_packages=False).run(search, repo_id="ana/search", copy=copy)
+    ranking = ranking_in(copy / "gallery")(copy / "gallery" / example["reference"], example["modification"])
+    expected = {name: score for name, score in ranking if name != example["reference"]}
+    assert [name for name, _ in answers] == list(expected)
+    assert [score for _, score in answers] == pytest.approx(list(expected.values()), abs=1e-5)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """`m2c publish-space` up to the Hub, in this process. Instead of a Space it writes one file, which cannot be run."""
+
+    def write(model, gallery, folder):
+        (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+
+    def send(*arguments, **options):
+        raise AssertionError("something was sent")
+
+    monkeypatch.setattr(publish, "write_space", write)
+    monkeypatch.setattr(publish, "try_out", lambda folder: None)
+    monkeypatch.setattr(publish, "send", send)
+    return lambda *arguments: CliRunner().invoke(app, ["publish-space", *map(str, arguments)])
+
+
+def test_a_dry_run_sends_nothing(command):
+    done = command("you/full", "you/search", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "README.md" in done.output and "This was a dry run: nothing was sent." in done.output
+
+
+def test_a_folder_to_try(command, tmp_path):
+    done = command("you/full", "--output", tmp_path / "space")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "space" / "README.md").is_file() and f"python {tmp_path / 'space' / 'app.py'}" in done.output
+    again = command("you/full", "--output", tmp_path / "space")
+    assert again.exit_code == 1 and "exists already" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["you/full"], "name either a repository of the Hub, or a folder with --output"),
+        (["you/full", "you/search", "--output", "space"], "name either a repository of the Hub, or a folder with --output"),
+        (["you/full", "search"], "'search' is no name of a Space; write it as user/name"),
+        ([".", "you/search"], "publish that with m2c publish, and name its repository"),
+        (["you/full", "you/search", "--gallery", "."], "have no licence; name one with --licence"),
+        (["you/full", "you/search", "--gallery", "nowhere"], "is no folder"),
+    ],
+)
+def test_wrong_arguments(command, arguments, message):
+    done = command(*arguments)
+    assert done.exit_code == 1 and message in " ".join(done.output.split()), done.output
+
+
+def test_gradio_is_asked_for(command, monkeypatch):
+    def write(model, gallery, folder):
+        version("gradio of another time")
+
+    monkeypatch.setattr(publish, "write_space", write)
+    done = command("you/full", "you/search")
+    assert done.exit_code == 1 and "pip install gradio" in done.output
