@@ -79,7 +79,7 @@ def publish_space(
             say("This was a dry run: nothing was sent.")
             return None
         say("Sending ...")
-        published = send(folder, repo_id, "space", private, False, "Publish Space with m2c", space_sdk="gradio")
+        published = send(folder, repo_id, "space", private, False, "Publish Space with m2c")
         if files := differing_files(folder, repo_id, "space", published.revision):
             raise OSError(f"{published.url} was published, but other than it was sent: {', '.join(files)}. Look at it there")
     say(f"Published: {published.url}\nThe Hub builds the page now, which takes some minutes.")

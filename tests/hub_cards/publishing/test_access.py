@@ -1,0 +1,78 @@
+"""Who may publish what: refusals say what to do and change nothing, and neither do pull requests and dry runs."""
+
+from functools import partial
+
+import pytest
+
+from .user_code import publish
+
+
+UNKNOWN = f"hf_{34 * 'x'}"
+# Who asks for what, and what is said.
+REFUSED = {
+    "not the owner": (
+        "ben",
+        ["ana/model"],
+        "your token may not do that (Authorization error.). Use one that may write to ana/",
+    ),
+    "a foreign name": ("ana", ["ben/model"], "or publish under your own name"),
+    "without a token": ("", ["ana/model"], "Log in with `hf auth login`"),
+    "unknown token": (UNKNOWN, ["ana/model"], "set HF_TOKEN to a token that is valid"),
+    "a pull request to nowhere": ("ana", ["ana/none", "--create-pr"], "there is no such repository"),
+    "public already": ("ana", ["ana/model", "--private"], "ana/model is there already, and public; publish without --private"),
+    "unknown licence": ("ana", ["ana/model", "--licence", "mine"], 'Invalid metadata in README.md. - "license" must be one of'),
+}
+ALLOWED = {
+    "dry run": ("ana", ["ana/dry", "--dry-run"], "This was a dry run: nothing was sent"),
+    "private": ("ana", ["ana/private", "--private"], "Published: "),
+    "private again": ("ana", ["ana/private", "--private"], "All of it is there already."),
+    "pull request": ("ben", ["ana/model", "--create-pr"], "Published: "),
+}
+
+
+@pytest.fixture(scope="module")
+def old(hub) -> str:
+    """The commit at which `ana/model` is."""
+    return hub.publish("ana/model", {"README.md": b"---\nlicense: mit\n---\n", "old.txt": b"old"}).oid
+
+
+@pytest.fixture(scope="module")
+def outcomes(client, tokens, folders, old) -> dict:
+    cases = {**REFUSED, **ALLOWED}
+    calls = [
+        partial(publish, arguments=[folders["base"], *arguments], token=tokens.get(who, who), probes=False)
+        for who, arguments, _ in cases.values()
+    ]
+    outcomes = dict(zip(cases, client.session(*calls)))
+    assert not [outcome for outcome in outcomes.values() if outcome.error], outcomes["not the owner"].output
+    return outcomes
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(outcomes, case):
+    said = outcomes[case].value["said"].splitlines()
+    assert outcomes[case].value["code"] == 1 and said[-1].startswith("error: ") and REFUSED[case][2] in said[-1]
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_what_is_allowed(outcomes, case):
+    assert outcomes[case].value["code"] == 0 and ALLOWED[case][2] in outcomes[case].value["said"]
+
+
+def test_nothing_else_changes(hub, outcomes, old):
+    assert hub.repository("ana/model").at().oid == old
+    assert not [name for name in ("ben/model", "ana/none", "ana/dry") if hub.find("model", name)]
+    private = hub.repository("ana/private")
+    assert private.private and "model.safetensors" in private.files() and len(private.commits) == 2
+
+
+def test_a_pull_request_proposes_all(hub, outcomes, old):
+    said, repository = outcomes["pull request"].value["said"], hub.repository("ana/model")
+    assert said.startswith("A pull request to the model ana/model:\n")
+    assert f"Published: {hub.url}/ana/model/discussions/1\nOnce it is merged:\nimport torch\n" in said
+    proposed = repository.at("refs/pr/1")
+    assert proposed.parent == old and "model.safetensors" in proposed.files and "old.txt" not in proposed.files
+
+
+def test_no_token_is_ever_said(tokens, outcomes):
+    assert not any(token in repr(outcomes) for token in (*tokens.values(), UNKNOWN))

@@ -1,0 +1,139 @@
+"""What must not be sent is found in files of any content, by the file's name; what training leaves passes."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hub_cards.publishing import checks
+from hub_cards.publishing.checks import find_problems
+from hub_cards.publishing.staging import stage_model
+
+
+TOKEN = f"hf_{'aB3' * 11}x"
+PATH = "/home/ana/runs/first"
+ESCAPED = {"token": r"hf\u005f" + TOKEN[3:], "path": r"\/home\u002fana\/runs"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nA model of `you/base`.\n")
+    (tmp_path / "config.json").write_text('{"model_type": "m2c"}')
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x02\0\0\0\0\0\0{}")
+    return tmp_path
+
+
+def test_nothing_to_object(folder):
+    assert not find_problems(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("old.pkl", b"", "is a pickle"),
+        ("pytorch_model.bin", b"\x80\x02}q\x00.", "is a pickle"),
+        ("weights", b"\x80\x05\x95", "is a pickle"),
+        ("weights.dat", b"PK\x03\x04...", "is a pickle"),
+        ("notes.txt", b"caf\xe9", "is not UTF-8"),
+        ("notes.md", f"my token: {TOKEN}".encode(), "holds what looks like a token of the Hub;"),
+        (f"{TOKEN}.txt", b"", "holds what looks like a token of the Hub;"),
+        ("evaluation/record.json", f'{{"token": "{ESCAPED["token"]}"}}'.encode(), "holds what looks like a token of the Hub;"),
+        ("rows.parquet", b"PAR1\0\0" + TOKEN.encode() + b"\0", "holds what looks like a token of the Hub;"),
+        ("config.json", f'{{\n"model_type": "m2c",\n"from": "{PATH}"}}'.encode(), "names a path of one machine in line 3;"),
+        ("config.json", f'{{"from": "{ESCAPED["path"]}"}}'.encode(), "names a path of one machine in line 1;"),
+        ("config.json", rb'{"from": "C:\\Users\\ana\\runs"}', "names a path of one machine in line 1;"),
+        ("training.yaml", f"from: {PATH}\n".encode() * 9, "names a path of one machine in line 1, 2, 3;"),
+        ("notes.md", b"I began with ~/runs/first.", "names a path of one machine in line 1;"),
+        ("modeling.py", f'WEIGHTS = "{PATH}"'.encode(), "names a path of one machine in line 1;"),
+    ],
+)
+def test_what_must_not_be_sent(folder, name, content, problem):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    (found,) = find_problems(folder)
+    assert found.startswith(f"{name.replace(TOKEN, '***')} {problem}")
+    assert TOKEN not in found and "ana" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", '{"model": {"vocab": {"/usr": 1, "/home/ana": 2}}}'),
+        ("metadata.jsonl", '{"caption": "half \\ud83e and 24/7, w/ 1/2"}\n'),
+        ("modeling.py", 'PARTS = re.split(r"(\\*|\\{text\\})/[a-z]+/x", text)  # see https://arxiv.org/abs/1\n'),
+        ("notes.md", "See https://huggingface.co/you/base/blob/main/config.json, and ./runs/first.\n"),
+        ("empty.txt", ""),
+    ],
+)
+def test_what_may_be_sent(folder, name, content):
+    (folder / name).write_text(content)
+    assert not find_problems(folder)
+
+
+def test_links_are_not_followed(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "key.txt").write_text(TOKEN)
+    os.symlink(outside / "key.txt", folder / "file.txt")
+    os.symlink(outside, folder / "images")
+    os.symlink(outside / "nothing", folder / "nothing")
+    assert find_problems(folder) == [
+        f"{name} is a link; put the file itself there" for name in ("file.txt", "images", "nothing")
+    ]
+
+
+def test_pictures_need_a_licence(folder):
+    for name in ("learning_curves.png", "retrieval.PNG"):
+        Image.new("RGB", (8, 8)).save(folder / name, format="png")
+    assert not find_problems(folder)
+    (folder / "README.md").write_text("---\ntags: [m2c]\n---\n")
+    (found,) = find_problems(folder)
+    assert found.startswith("retrieval.PNG, one of 1 pictures, has no licence; name one with --licence")
+
+
+def test_too_many_files_for_one_commit(folder, monkeypatch):
+    monkeypatch.setattr(checks, "MOST_FILES", 2)
+    (found,) = find_problems(folder)
+    assert found == "there are 3 files, and the Hub takes 2 at once; write the pictures into parquet files"
+
+
+NAME = st.text(st.characters(categories=("L", "N")), min_size=2, max_size=8)
+PATHS = st.lists(NAME, min_size=2, max_size=5).map(lambda parts: "/" + "/".join(parts))
+FORMS = {
+    "a.json": lambda text, other: json.dumps({other: [text, {"key": other}]}, indent=1),
+    "b.json": lambda text, other: json.dumps([other, text], ensure_ascii=False).encode("utf-8", "replace").decode(),
+    "c.jsonl": lambda text, other: "\n".join(json.dumps({"caption": entry}) for entry in (other, text, other)),
+    "d.json": lambda text, other: json.dumps({text: other}),
+    "e.py": lambda text, other: f"NAMES = [{json.dumps(other)}, {json.dumps(text)}]\n",
+    "f.yaml": lambda text, other: f"key: {text}\nother: {json.dumps(other)}\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=50)
+@given(path=PATHS, other=st.text())
+def test_secrets_and_paths_among_any_other_text(name, path, other):
+    with tempfile.TemporaryDirectory() as folder:
+        for text, problem in ((path, "names a path"), (TOKEN, "holds what looks like a token")):
+            Path(folder, name).write_text(FORMS[name](text, other), encoding="utf-8", newline="")
+            found = "\n".join(find_problems(Path(folder)))
+            assert problem in found and text not in found
+
+
+@given(content=st.binary(max_size=200), suffix=st.sampled_from(sorted(checks.TEXTS | checks.DATA | {""})))
+def test_any_content_can_be_looked_at(content, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, f"file{suffix}").write_bytes(content)
+        assert all(line.startswith("file") and "\n" not in line for line in find_problems(Path(folder)))
+
+
+@pytest.mark.parametrize("kind", ["base", "full", "merged", "converted"])
+def test_what_training_leaves_passes(folders, kind, tmp_path):
+    stage_model(folders[kind], tmp_path, "you/model")
+    assert not find_problems(tmp_path)
+    # As it lies there it need not: an adapter alone names the folder of its base.
+    assert any("adapter_config.json names a path" in line for line in find_problems(folders["adapter"]))

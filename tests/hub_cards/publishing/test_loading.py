@@ -1,0 +1,81 @@
+"""What is made of how the fresh process ends that loads a model. That it does load one is seen in test_publish."""
+
+import textwrap
+
+import pytest
+import torch
+
+from hub_cards.publishing import loading
+from hub_cards.publishing.loading import differences, probe
+
+
+@pytest.fixture
+def stranger(monkeypatch, tmp_path):
+    """Puts other code in the place of the script."""
+
+    def put(code: str) -> None:
+        (tmp_path / "other.py").write_text(f"import sys\n{textwrap.dedent(code)}")
+        monkeypatch.setattr(loading, "STRANGER", tmp_path / "other.py")
+
+    return put
+
+
+def test_arguments(stranger, tmp_path):
+    """A folder is found from elsewhere; a revision is that of the adapter where the base has its own."""
+    stranger("print(sys.argv[1:-1]); sys.exit(1)")
+    (tmp_path / "you").mkdir()
+    name = tmp_path / "you" / ".." / "you"
+    for arguments, seen in (
+        ((name,), [str(tmp_path / "you"), "{}", "{}"]),
+        (("you/full", "abc"), ["you/full", '{"revision": "abc"}', '{"revision": "abc"}']),
+        (("you/adapter", "abc", True), ["you/adapter", '{"adapter_kwargs": {"revision": "abc"}}', '{"revision": "abc"}']),
+    ):
+        with pytest.raises(ValueError) as raised:
+            probe(*arguments)
+        assert str(raised.value).endswith(f"does not load in a fresh process: {seen}")
+
+
+def test_why_it_failed(stranger, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + 34 * "x")
+    stranger("import os; print('Loading\\nOSError: no file', os.environ['HF_TOKEN']); sys.exit('Traceback')")
+    with pytest.raises(ValueError, match=r"you/m2c does not load in a fresh process: OSError: no file \*\*\*$"):
+        probe("you/m2c")
+    stranger("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ValueError, match="the process ended with -9"):
+        probe("you/m2c")
+
+
+@pytest.mark.parametrize("package", ["m2c", "modeling_m2c", "processing_m2c", "hub_cards"])
+def test_a_model_that_needs_our_packages_does_not_load(monkeypatch, tmp_path, package):
+    """The true script, with libraries that import one of them when they load a model."""
+    needing = f"class AutoModel:\n    from_pretrained = lambda *_, **__: __import__({package!r})\nAutoProcessor = AutoModel"
+    libraries = {
+        "torch": "float32 = None",
+        "PIL": "Image = None",
+        "safetensors/__init__": "",
+        "safetensors/torch": "save_file = None",
+        "transformers": needing,
+    }
+    for name, code in libraries.items():
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"process: ModuleNotFoundError: import of {package} halted; None in sys\.modules$"):
+        probe("you/m2c")
+
+
+def test_broken_numbers(stranger):
+    stranger("""
+        import numpy
+        from safetensors.numpy import save_file
+        save_file({"images": numpy.ones(2), "texts": numpy.full(2, numpy.nan)}, sys.argv[-1])
+    """)
+    with pytest.raises(ValueError, match=r"features that are not finite \(texts\); is the checkpoint whole"):
+        probe("you/m2c")
+
+
+def test_differences():
+    one = {"images": torch.ones(2), "texts": torch.ones(2)}
+    assert differences(one, {**one, "texts": torch.ones(2) + 1e-7}) == []
+    assert differences(one, {**one, "texts": torch.ones(2) + 1e-3}) == ["texts"]
