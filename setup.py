@@ -28,7 +28,18 @@ TENSORBOARD = "tensorboard>=2.15"
 TRACKING = [TENSORBOARD, "trackio>=0.30"]
 MTEB = ["mteb>=2.20", "sentence-transformers>=6"]
 DEMO = ["gradio>=6.31"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "playwright>=1", "onnxruntime>=1.20", TENSORBOARD, *ONNX, *MTEB, *DEMO]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff>=0.12",
+    "playwright>=1",
+    "onnxruntime>=1.20",
+    TENSORBOARD,
+    *ONNX,
+    *MTEB,
+    *DEMO,
+]
 EXTRAS = {"onnx": ONNX, "tracking": TRACKING, "mteb": MTEB, "demo": DEMO, "test": TEST}
 
 setup(

@@ -2,12 +2,13 @@
 
     python benchmarks/soak.py                   # 20 minutes; --help for its options
 
-Stage 1 on images that are drawn from disk, augmented and encoded in every step, with a worker that loads them for each process,
-with validation and checkpoints. Prints the memory of every process and how it grows, in MB an hour over the last three quarters
+Stage 1 on images that are augmented and encoded in every step, with a worker for each process that loads them, with validation
+and checkpoints every 25 steps. Prints the memory of every process and how it grows, in MB an hour over the last three quarters
 of the time, and writes `memory.csv` and `memory.png` beside the run. Counting begins with the first step.
 """
 
 import csv
+import json
 import os
 import signal
 import statistics
@@ -85,7 +86,9 @@ def sample(launched: subprocess.Popen) -> dict[str, float]:
     """Resident MB of every training process, and of the workers of each."""
     memory = {}
     for process in psutil.Process(launched.pid).children():
-        rank = process.environ()["LOCAL_RANK"]
+        rank = process.environ().get("LOCAL_RANK")
+        if rank is None:
+            continue  # a helper of the launcher
         workers = process.children(recursive=True)
         memory[f"process {rank}"] = process.memory_info().rss / 1e6
         memory[f"workers of {rank}"] = sum(worker.memory_info().rss for worker in workers) / 1e6
@@ -140,6 +143,7 @@ def main(
     every: Annotated[float, typer.Option(help="Seconds between two looks.")] = 3,
     output: Annotated[Path, typer.Option(help="New folder for the run, the figures and the picture.")] = Path("m2c-soak"),
 ) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run is ended, too
     output.mkdir(parents=True)
     run, log = output / "run", output / "run.log"
     launched = start(run, log)
@@ -149,10 +153,9 @@ def main(
     finally:
         stop(launched)
     write(samples, output)
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    validations = sum("validation" in line for line in lines)
-    checkpoints = len(list((run / "checkpoints").iterdir()))
-    print(f"{len(samples)} looks in {minutes:g} minutes, {validations} validations, {checkpoints} checkpoints kept\n")
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = sum("validation_recall@1" in entry for entry in entries)
+    print(f"{minutes:g} minutes, {len(samples)} looks, {entries[-1]['step']} steps, {measured} validations\n")
     print_table(["", "after the start", "at the end", "growth an hour", "most"], summarise(samples))
 
 

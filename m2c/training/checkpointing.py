@@ -41,7 +41,8 @@ def register_checkpoint_hooks(accelerator: Accelerator) -> None:
 
     def load(models: list[nn.Module], directory: str) -> None:
         state = load_file(Path(directory, TRAINED_WEIGHTS))
-        accelerator.unwrap_model(models.pop()).load_state_dict(state, strict=False)
+        while models:  # none under DeepSpeed, which loads by itself
+            accelerator.unwrap_model(models.pop()).load_state_dict(state, strict=False)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)

@@ -20,6 +20,7 @@ from .config import TrainingConfig
 from .data import build_data, encoder
 from .feature_cache import FeatureCache
 from .run_folder import refuse_foreign
+from .sharding import check_sharding
 from .step import TrainingStep
 from .validation import read_benchmark
 
@@ -41,6 +42,7 @@ def rehearse(config: TrainingConfig, say: Callable[[str], None] = print) -> None
     """
     refuse_foreign(config)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    check_sharding(accelerator)
     set_seed(config.seed)
     task, model, processor = build_task(config, accelerator.device)
     _say_model(config, task, say)

@@ -23,6 +23,7 @@ from .lineage import record_of
 from .loop import TrainingLoop
 from .run_folder import RECORD, is_finished, open_run_folder
 from .run_record import public_config, record_start
+from .sharding import check_sharding
 from .validation import BenchmarkValidation, Validation, read_benchmark
 from .whole_files import PARTIAL, write_whole
 
@@ -48,6 +49,7 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
         project_dir=Path(config.output_dir, tracking.TENSORBOARD_FOLDER),
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
     )
+    check_sharding(accelerator)
     if on_main(lambda: is_finished(config)):
         accelerator.print(f"{config.output_dir} holds the finished run; nothing is left to do")
         return load_model(config.output_dir).eval(), load_processor(config.output_dir)
