@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 
+# Tests run beside each other, and some start processes of their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything of Hugging Face is imported: a test that reaches for the network should fail at once.
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, and some start processes of their own
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
