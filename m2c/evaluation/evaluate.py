@@ -11,13 +11,12 @@ from m2c.cache_dir import cache_folder
 from m2c.checkpoints import is_m2c, load_model, load_processor
 from m2c.conventions import JOININGS, METHOD_JOININGS, PROMPTS, method_of, prompt_for
 from m2c.data.benchmarks import Benchmark
+from m2c.encoding import Extractor, processes
 from m2c.versions import versions
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
 from .baselines import add
-from .extraction import Extractor
-from .processes import processes
 from .protocols import Rankings, mean_of_parts, measure, protocol_of, rank
 from .query_texts import query_texts
 from .record import describe_model, describe_preprocessing

@@ -19,15 +19,17 @@ def rank_gallery(
     gallery: torch.Tensor,
     k: int,
     excluded: Sequence[int] | None = None,
+    is_cosine: bool = True,
     scores_at_once: int = 2**24,
 ) -> torch.LongTensor:
-    """The `k` gallery items of highest cosine for each query. Equal scores are ordered by [`tie_order`].
+    """The `k` gallery items of highest score for each query. Equal scores are ordered by [`tie_order`].
 
     Args:
         queries (`torch.Tensor` of shape `(num_queries, dim)`), of any length.
         gallery (`torch.Tensor` of shape `(num_gallery, dim)`), of any length.
         k: how many to return, at most the size of the gallery.
         excluded: for each query the gallery position that is left out of its ranking, as a rule its own reference.
+        is_cosine: whether a score is a cosine, or the product of query and gallery item as they are.
         scores_at_once: queries times gallery items scored at a time. Besides some ten bytes for each of them, memory holds one
             copy of the gallery.
 
@@ -37,7 +39,8 @@ def rank_gallery(
     shuffle = tie_order(len(gallery))
     shuffled = gallery[shuffle]
     # The length of a query changes nothing in its ranking; that of a gallery item does.
-    shuffled /= shuffled.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(gallery.dtype).tiny)
+    if is_cosine:
+        shuffled /= shuffled.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(gallery.dtype).tiny)
     columns = None if excluded is None else shuffle.argsort()[torch.as_tensor(excluded)]
     rankings, rows = [], max(1, scores_at_once // len(gallery))
     for start in range(0, len(queries), rows):
@@ -66,14 +69,19 @@ def top_k(scores: torch.Tensor, k: int) -> torch.LongTensor:
 
 
 def rank_subsets(
-    queries: torch.Tensor, gallery: torch.Tensor, subsets: Sequence[Sequence[int]], batch_size: int = 1024
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    subsets: Sequence[Sequence[int]],
+    is_cosine: bool = True,
+    batch_size: int = 1024,
 ) -> torch.LongTensor:
-    """Ranks a small subset of the gallery of each query's own, by cosine; equal scores are ordered by [`tie_order`].
+    """Ranks a small subset of the gallery of each query's own; equal scores are ordered by [`tie_order`].
 
     Args:
         queries (`torch.Tensor` of shape `(num_queries, dim)`), of any length.
         gallery (`torch.Tensor` of shape `(num_gallery, dim)`), of any length.
         subsets: gallery positions for each query.
+        is_cosine: as for [`rank_gallery`].
         batch_size: queries scored at a time.
 
     Returns:
@@ -85,7 +93,8 @@ def rank_subsets(
     # In a fixed order of their own before the stable sort; the filling, at place `len(gallery)`, comes last.
     place = torch.cat([tie_order(len(gallery)).argsort(), torch.tensor([len(gallery)])])
     members = members.gather(1, place[members].argsort(dim=-1))
-    scales = 1 / gallery.norm(dim=-1).clamp_min(torch.finfo(gallery.dtype).tiny)
+    lengths = gallery.norm(dim=-1).clamp_min(torch.finfo(gallery.dtype).tiny)
+    scales = 1 / lengths if is_cosine else torch.ones_like(lengths)
     rankings = []
     for start in range(0, len(queries), batch_size):
         batch = members[start : start + batch_size]

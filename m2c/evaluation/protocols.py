@@ -83,7 +83,12 @@ class Rankings:
 
 
 def rank(
-    benchmark: Benchmark, protocol: Protocol, queries: torch.Tensor, gallery: torch.Tensor, depth: int | None = None
+    benchmark: Benchmark,
+    protocol: Protocol,
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    depth: int | None = None,
+    is_cosine: bool = True,
 ) -> Rankings:
     """Ranks as the protocol asks.
 
@@ -93,6 +98,7 @@ def rank(
         queries (`torch.Tensor` of shape `(num_queries, dim)`).
         gallery (`torch.Tensor` of shape `(num_gallery, dim)`).
         depth: how many of the gallery to rank; by default what the figures need.
+        is_cosine: whether a score is a cosine, or the product of query and gallery item as they are.
 
     Raises:
         ValueError: if the gallery has one image only.
@@ -107,8 +113,8 @@ def rank(
     subsets = None
     if protocol.subset_recall:
         members = [[place[name] for name in names] for names in columns["subset_ids"][:]]
-        subsets = rank_subsets(queries, gallery, members)
-    return Rankings(rank_gallery(queries, gallery, depth, excluded) if depth else None, subsets)
+        subsets = rank_subsets(queries, gallery, members, is_cosine)
+    return Rankings(rank_gallery(queries, gallery, depth, excluded, is_cosine) if depth else None, subsets)
 
 
 def measure(benchmark: Benchmark, protocol: Protocol, rankings: Rankings) -> dict[str, float]:

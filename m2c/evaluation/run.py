@@ -5,10 +5,10 @@ from pathlib import Path
 
 from m2c.data.benchmarks import Benchmark, check_benchmark, load_benchmark
 from m2c.data.benchmarks.scenes import load_scenes
+from m2c.encoding import processes
 from m2c.output_folder import new_folder, refuse_existing
 
 from .evaluate import DEFAULTS, Evaluation, Options, evaluate
-from .processes import processes
 from .report import table, write_evaluation
 
 

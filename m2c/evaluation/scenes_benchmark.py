@@ -6,10 +6,10 @@ import torch
 from datasets import DatasetDict
 
 from m2c.data.benchmarks.scenes import as_benchmark
+from m2c.encoding import encode_images, encode_queries, encode_texts
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
-from .encoding import encode_images, encode_queries, encode_texts
 from .protocols import PROTOCOLS, measure, rank
 
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from m2c.data.benchmarks import Benchmark, load_benchmark
 from m2c.data.benchmarks.scenes import load_scenes
+from m2c.encoding import Extractor
 from m2c.evaluation.evaluate import DEFAULTS, how_to_ask, query_features
-from m2c.evaluation.extraction import Extractor
 from m2c.evaluation.metrics import rank_gallery, recall_at_k
 from m2c.evaluation.protocols import mean_of_parts, measure, protocol_of, rank
 from m2c.evaluation.run import check_benchmarks

@@ -13,8 +13,8 @@ import torch
 
 from m2c.checkpoints import load_model, load_processor
 from m2c.data.benchmarks.scenes import load_scenes
+from m2c.encoding import Extractor
 from m2c.evaluation.evaluate import Options, evaluate
-from m2c.evaluation.extraction import Extractor
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import torch
 
 from m2c.checkpoints import load_model, load_processor
 from m2c.data import scenes
+from m2c.encoding import encode_images, encode_queries
 from m2c.evaluation.baselines import add
-from m2c.evaluation.encoding import encode_images, encode_queries
 from m2c.evaluation.scenes_benchmark import ScenesBenchmark
 
 

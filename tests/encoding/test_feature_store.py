@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from m2c.checkpoints import load_model, load_processor
-from m2c.evaluation.feature_store import FeatureStore
+from m2c.encoding.feature_store import FeatureStore
 from m2c.fingerprints import image_side_key
 
 

@@ -10,9 +10,8 @@ from torch.nn.functional import normalize
 from m2c.checkpoints import load_model, load_processor
 from m2c.data.benchmarks import QUERY_FEATURES, make_query
 from m2c.data.benchmarks.scenes import load_scenes
-from m2c.evaluation import extraction
+from m2c.encoding import Extractor, extraction
 from m2c.evaluation.evaluate import evaluate
-from m2c.evaluation.extraction import Extractor
 from processing_m2c import M2CProcessor
 
 

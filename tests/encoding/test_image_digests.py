@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from m2c.evaluation import image_digests
-from m2c.evaluation.image_digests import ImageDigests
+from m2c.encoding import image_digests
+from m2c.encoding.image_digests import ImageDigests
 
 
 @pytest.fixture
