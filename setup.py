@@ -16,8 +16,6 @@ REQUIRED = [
     "numpy>=1.26",
     "xxhash>=3.4",
     "filelock>=3.13",
-    "xxhash>=3.4",
-    "filelock>=3.13",
     "tqdm>=4.66",
     "typer>=0.15",
     "jinja2>=3.1",
@@ -56,6 +54,8 @@ setup(
     package_data={
         "m2c.data.scenes": ["clip/*"],
         "m2c.evaluation": ["composed_retrieval/*.py"],
+        "m2c.retrieval.editing": ["templates/*.jinja", "templates/*/*.jinja"],
+        "m2c.retrieval.scenes": ["captioner/*", "editor/*"],
         "hub_cards": ["templates/*.md"],
         "hub_cards.space": ["template/*.py"],
     },

@@ -1,25 +1,26 @@
 """The card of a data set: triplets or pairs to train on, or a benchmark."""
 
-import glob
 from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
 from huggingface_hub.utils import validate_repo_id
 
+from m2c.whole_files import write_whole
+
 from .dataset_folder import DatasetFolder, read_dataset_folder
-from .model_card import PIPELINE_TAG
+from .model_card import OUR_TAG, PIPELINE_TAG
 from .publishable import publishable
 from .rendering import render
 
 
-TAGS = ["composed-image-retrieval", "m2c"]
+TAGS = ["composed-image-retrieval", OUR_TAG]
 SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M", 10**8: "10M<n<100M"}
 
 
 def render_dataset_card(
     folder: str | Path, repo_id: str | None = None, licence: str | None = None, source: str | None = None
 ) -> DatasetCard:
-    """The card of a folder with a data set: an ImageFolder of triplets or pairs, or a benchmark in the documented form.
+    """The card of a folder with a data set: triplets or pairs, or a benchmark in the documented form.
 
     Args:
         folder: of the data set.
@@ -49,15 +50,14 @@ def write_dataset_card(
 ) -> Path:
     """Writes [`render_dataset_card`] to `README.md` in the folder, and returns its path. Raises as it does."""
     path = Path(folder, "README.md")
-    render_dataset_card(folder, repo_id, licence, source).save(path)
+    write_whole(path, str(render_dataset_card(folder, repo_id, licence, source)))
     return path
 
 
 def _configs(data: DatasetFolder) -> list[dict]:
     """What `datasets` finds in the folder. It reads files of one kind only: queries that lie beside pictures are left out."""
     if data.kind != "benchmark":
-        folders = {name: glob.escape(f"{split.folder}/" * bool(split.folder)) for name, split in data.splits.items()}
-        files = [{"split": name, "path": f"{folder}**"} for name, folder in folders.items()]
+        files = [{"split": name, "path": split.pattern} for name, split in data.splits.items()]
         return [{"config_name": "default", "data_files": files}]
     if data.is_parquet:
         return [{"config_name": name, "data_files": f"{name}.parquet"} for name in ("gallery", "queries")]

@@ -11,15 +11,15 @@ from .evaluations import RECORDS, Evaluation
 TASK = {"task_type": "composed-image-retrieval", "task_name": "Composed image retrieval"}
 
 
-def result_entries(evaluation: Evaluation, repo_id: str | None) -> list[EvalResultEntry]:
+def result_entries(evaluation: Evaluation, repo_id: str) -> list[EvalResultEntry]:
     """The figures as entries of `.eval_results/`, in percent, each with the counts and the prompt that it was taken with.
 
     Args:
         evaluation: what was measured.
-        repo_id: where the record will be published, for a link to it; `None` makes no link.
+        repo_id: where the record will be published, for a link to it.
     """
     record = evaluation.record
-    source = f"https://huggingface.co/{repo_id}/blob/main/{RECORDS}/{quote(evaluation.name)}.json" if repo_id else None
+    source = f"https://huggingface.co/{repo_id}/blob/main/{RECORDS}/{quote(evaluation.name)}.json"
     return [
         EvalResultEntry(
             dataset_id=evaluation.dataset,
@@ -27,7 +27,7 @@ def result_entries(evaluation: Evaluation, repo_id: str | None) -> list[EvalResu
             value=value,
             date=record.get("date"),
             source_url=source,
-            source_name="record of m2c evaluate" if source else None,
+            source_name="record of m2c evaluate",
             notes=_notes(evaluation, row, name),
         )
         for row, name, value in evaluation.measured()

@@ -5,14 +5,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from huggingface_hub import parse_eval_result_entries
-
 from .repository import read_json
 
 
 RECORDS = "evaluation"
-ENTRIES = ".eval_results"
+# Of a record: the repository of its benchmark on the Hub, which whoever publishes it may name.
+DATASET = "dataset"
 TITLES = {"cirr": "CIRR", "circo": "CIRCO", "fashioniq": "FashionIQ", "genecis": "GeneCIS", "scenes": "Scenes"}
 FIELDS = {"benchmark": str, "split": str, "figures": dict, "parts": dict, "protocol": dict, "query": dict, "model": dict}
 FIGURES = {"recall": "R@", "subset_recall": "subset R@", "mean_average_precision": "mAP@"}
@@ -24,11 +22,9 @@ class Evaluation:
 
     Args:
         record: as `m2c evaluate` wrote it.
-        dataset: repository of the benchmark on the Hub, or the benchmark's own name.
     """
 
     record: dict
-    dataset: str
 
     @property
     def name(self) -> str:
@@ -38,6 +34,11 @@ class Evaluation:
         variant = f"{gallery}-gallery" if gallery not in (None, "original") else None
         name = "-".join(filter(None, (benchmark, category, variant, self.record["split"])))
         return re.sub(r"[^\w.-]+", "-", name).lstrip(".-")
+
+    @property
+    def dataset(self) -> str:
+        """The benchmark's repository on the Hub, or its own name."""
+        return self.record.get(DATASET) or self.record["benchmark"]
 
     @property
     def title(self) -> str:
@@ -99,15 +100,11 @@ def check_record(record: dict, place: str) -> None:
 
 
 def read_evaluations(folder: str | Path) -> list[Evaluation]:
-    """The records beside a model, by name. Raises `ValueError` if one is damaged."""
+    """The records beside a model, by name. Raises `ValueError` if one is damaged, or its file has the name of another one."""
     evaluations = []
     for path in sorted(Path(folder, RECORDS).glob("*.json")):
-        record = read_evaluation(path)
-        evaluations.append(Evaluation(record, _dataset(Path(folder, ENTRIES, f"{path.stem}.yaml")) or record["benchmark"]))
+        evaluation = Evaluation(read_evaluation(path))
+        if path.stem != evaluation.name:
+            raise ValueError(f"{path} holds the record of {evaluation.name}; call it {evaluation.name}.json")
+        evaluations.append(evaluation)
     return evaluations
-
-
-def _dataset(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    return parse_eval_result_entries(yaml.safe_load(path.read_text(encoding="utf-8")))[0].dataset_id

@@ -1,6 +1,7 @@
 """The licence of the CLIP underneath, as far as it is known."""
 
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from yaml import YAMLError
 
@@ -26,7 +27,8 @@ def licence_of(name: str | None) -> str | None:
         return "mit"
     try:
         licence = ModelCard.load(name, ignore_metadata_errors=True).data.license
-    except (OSError, ValueError, YAMLError):
+    # A connection that is lost in the middle of an answer is no OSError.
+    except (HTTPError, OSError, ValueError, YAMLError):
         return None
     return licence if isinstance(licence, str) else None
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from m2c.whole_files import write_whole
+
 from .entries import model_index
 from .evaluations import RECORDS, read_evaluations
 from .licences import is_on_hub, licence_of
@@ -12,7 +14,9 @@ from .rendering import render
 from .repository import METHODS, Repository, read_repository
 
 
-TAGS = ["composed-image-retrieval", "zero-shot", "clip", "m2c"]
+# By it a repository of ours is known.
+OUR_TAG = "m2c"
+TAGS = ["composed-image-retrieval", "zero-shot", "clip", OUR_TAG]
 # The Hub knows no task of composed retrieval; of those it knows this is what the model does.
 PIPELINE_TAG = "image-feature-extraction"
 
@@ -65,7 +69,7 @@ def render_card(folder: str | Path, repo_id: str | None = None, licence: str | N
 def write_card(folder: str | Path, repo_id: str | None = None, licence: str | None = None) -> Path:
     """Writes [`render_card`] to `README.md` in the folder, and returns its path. Raises as it does."""
     path = Path(folder, "README.md")
-    render_card(folder, repo_id, licence).save(path)
+    write_whole(path, str(render_card(folder, repo_id, licence)))
     return path
 
 

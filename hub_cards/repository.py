@@ -10,7 +10,8 @@ from .publishable import publishable
 
 
 Kind = Literal["base", "full", "adapter", "merged", "converted"]
-PICTURES = ("retrieval.png", "learning_curves.png")
+# Those that a card shows.
+CARD_PICTURES = ("retrieval.png", "learning_curves.png")
 # Ways of mapping an image to a word, with their papers.
 METHODS = {
     "m2c": {"title": "M2C", "paper": "2504.17990"},
@@ -113,7 +114,7 @@ def read_repository(folder: str | Path) -> Repository:
         processor=read_json(folder / "processor_config.json"),
         stages=stages,
         conversion=conversion or origin,
-        pictures=[name for name in PICTURES if (folder / name).is_file()],
+        pictures=[name for name in CARD_PICTURES if (folder / name).is_file()],
         works_with=["pipeline"] * has_pipeline + ["sentence-transformers"] * has_sentence_transformers,
     )
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPConfig
 from transformers.utils import find_adapter_config_file
@@ -47,7 +48,7 @@ def read_config(name: str) -> CLIPConfig:
 def _base_of(name: str) -> str | None:
     """The base that an adapter names; `None` for what is complete in itself."""
     path = resolve(name)
-    adapter_config = find_adapter_config_file(path)
+    adapter_config = _reading(name, find_adapter_config_file, path)
     # In a folder transformers takes the base that lies beside the adapter, whatever name that one gives.
     if adapter_config is None or Path(path, "config.json").is_file():
         return None
@@ -82,7 +83,7 @@ def _reading(name: str, load, *args, **kwargs):
     """Calls `load`; what goes wrong in reading the checkpoint becomes a `ValueError` that names it."""
     try:
         return load(*args, **kwargs)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load a CLIP from {name!r}: {error}") from error
 
 

@@ -1,5 +1,7 @@
 """The pipeline `"composed-image-retrieval"`: pictures found by a reference picture and words."""
 
+from collections.abc import Iterable
+
 import torch
 from torch.nn.functional import normalize
 from transformers import Pipeline
@@ -20,10 +22,10 @@ class ComposedImageRetrievalPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __call__(self, inputs: dict | list[dict], gallery, top_k: int = 10, **kwargs) -> list[dict] | list[list[dict]]:
+    def __call__(self, inputs, gallery, top_k: int = 10, **kwargs) -> list[dict] | Iterable[list[dict]]:
         """
         Args:
-            inputs (`dict` or `list[dict]`):
+            inputs (`dict`, `list[dict]`, or a generator or `torch.utils.data.Dataset` of them):
                 Queries: `image`, anything Pillow opens, a path or a URL, and `text`, the modification text.
             gallery (`torch.Tensor` of shape `(num_gallery, projection_dim)`, or a list of pictures):
                 What to search: features from `encode_gallery`, or pictures, which are encoded anew at every call.
@@ -31,14 +33,12 @@ class ComposedImageRetrievalPipeline(Pipeline):
             kwargs: `batch_size` and `num_workers` of every pipeline.
 
         Returns:
-            For each query a list of answers, best first: `index` in the gallery, and `score`, a cosine.
+            For each query a list of answers, best first: `index` in the gallery, and `score`, a cosine. Of a generator or
+            data set these come one by one, as it is read.
 
         Raises:
             ValueError: if a query lacks its image or its text, or the gallery is empty.
         """
-        for query in [inputs] if isinstance(inputs, dict) else inputs:
-            if not isinstance(query, dict) or not {"image", "text"} <= query.keys():
-                raise ValueError(f"a query is a dict with 'image' and 'text', not {query!r}")
         features = gallery if isinstance(gallery, torch.Tensor) else self.encode_gallery(gallery)
         if len(features) == 0:
             raise ValueError("the gallery is empty")
@@ -58,6 +58,8 @@ class ComposedImageRetrievalPipeline(Pipeline):
         return {}, {}, {"gallery": gallery, "top_k": top_k}
 
     def preprocess(self, query: dict) -> dict:
+        if not isinstance(query, dict) or not {"image", "text"} <= query.keys():
+            raise ValueError(f"a query is a dict with 'image' and 'text', not {query!r}")
         return dict(self.processor(images=query["image"], text=query["text"], return_tensors="pt"))
 
     def _forward(self, inputs: dict) -> dict:

@@ -121,6 +121,25 @@ def searching(model, processor):
     return ComposedImageRetrievalPipeline(model=model, processor=processor)
 
 
+def test_queries_that_come_one_by_one(searching, pictures):
+    """From a generator and a data set: each is read once, and all are answered as a list of them is."""
+    queries = [{"image": image, "text": text} for image, text in zip(pictures, TEXTS)]
+    expected, read = searching(queries, gallery=pictures), []
+
+    class Queries(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(queries)
+
+        def __getitem__(self, index):
+            read.append(index)
+            return queries[index]
+
+    assert list(searching((query for query in queries), gallery=pictures)) == expected and len(expected) == 3
+    assert list(searching(Queries(), gallery=pictures)) == expected and read == [0, 1, 2]
+    with pytest.raises(ValueError, match="a query is a dict with 'image' and 'text'"):
+        list(searching((query["image"] for query in queries), gallery=pictures))
+
+
 def test_top_k_and_the_size_of_the_gallery(searching, pictures):
     query = {"image": pictures[0], "text": "is blue"}
     assert len(searching(query, gallery=pictures, top_k=2)) == 2

@@ -6,19 +6,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import ModelCard
-
 from hub_cards.publishable import publishable
 
 from .secrets import find_secrets, without_secrets
+from .tables import texts_in_parquet
 
 
-# The Hub takes no more in one commit.
-MOST_FILES = 25_000
+# These should be texts; of all else texts are what can be read as one.
 TEXTS = {".csv", ".json", ".jsonl", ".md", ".py", ".txt", ".yaml", ".yml"}
 # Words of a tokenizer may begin with a slash.
 VOCABULARIES = {"merges.txt", "tokenizer.json", "vocab.json"}
-PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Drawn from figures, so nobody's picture.
 PLOTS = {"learning_curves.png"}
 # Any bytes may stand at their beginning, and nothing in them is executed.
@@ -27,30 +25,54 @@ DATA = {".arrow", ".parquet", ".safetensors"}
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+REMEDY = "write what it stands for"
 
 
-def find_problems(folder: Path) -> list[str]:
+def refuse_problems(staged: Path, folder: Path | str, licence: str | None) -> None:
+    """Raises `ValueError` with all of [`find_problems`] in what is to be sent of `folder`."""
+    if problems := find_problems(staged, licence):
+        raise ValueError("\n- ".join([f"{folder} must not be published as it is:", *problems]))
+
+
+def find_problems(folder: Path, licence: str | None) -> list[str]:
     """Reasons not to publish the files of a folder, each on a line with the file's name and the remedy.
 
     A secret is never repeated, whether it is in a file or in the name of one.
+
+    Args:
+        folder: holds no links.
+        licence: under which the pictures in it are published, `None` if nobody named one.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = [f"{path.relative_to(folder)} {problem}" for path in paths for problem in _of_file(path)]
-    return [without_secrets(line) for line in [*found, *_of_all(folder, paths)]]
+    pictures = [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES and path.name not in PLOTS]
+    if pictures and not licence:
+        first = pictures[0].relative_to(folder)
+        remedy = "name theirs with --licence, or remove the pictures"
+        found.append(f"{first}, one of {len(pictures)} pictures, has no licence of its own; {remedy}")
+    return [" ".join(without_secrets(line).split()) for line in found]
 
 
 def _of_file(path: Path) -> Iterator[str]:
-    if path.is_symlink():
-        yield "is a link; put the file itself there"
-        return
-    if path.suffix in PICKLE_SUFFIXES or _starts_as_pickle(path):
+    suffix = path.suffix.lower()
+    if suffix in PICKLE_SUFFIXES or _starts_as_pickle(path):
         yield "is a pickle, or looks like one, and runs code when it is loaded; save it as safetensors, or remove it"
     secrets = find_secrets(_bytes(path.name)) + _secrets_in(path)
-    if path.suffix in TEXTS:
+    if suffix == ".parquet":
+        try:
+            columns = list(_of_table(path))
+        except ValueError:
+            yield "is no complete parquet file; write it anew"
+        else:
+            secrets += [secret for _, found, _ in columns for secret in found]
+            if named := sorted({column for column, _, has_path in columns if has_path}):
+                yield f"names a path of one machine in column {', '.join(named)}; {REMEDY}"
+    elif suffix not in DATA | PICTURE_SUFFIXES:
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError:
-            yield "is not UTF-8; write it anew"
+            if suffix in TEXTS:
+                yield "is not UTF-8; write it anew"
         else:
             secrets += find_secrets(_bytes("\n".join(text for line in lines for text in _unescaped(line))))
             yield from _paths_in(path, lines)
@@ -58,20 +80,15 @@ def _of_file(path: Path) -> Iterator[str]:
         yield f"holds what looks like {', '.join(sorted(set(secrets)))}; remove it, and revoke it if others may have seen it"
 
 
-def _of_all(folder: Path, paths: list[Path]) -> Iterator[str]:
-    if len(paths) > MOST_FILES:
-        yield f"there are {len(paths)} files, and the Hub takes {MOST_FILES} at once; write the pictures into parquet files"
-    pictures = [path for path in paths if path.suffix.lower() in PICTURES and path.name not in PLOTS]
-    card = folder / "README.md"
-    licence = ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
-    if pictures and not licence:
-        first = pictures[0].relative_to(folder)
-        yield f"{first}, one of {len(pictures)} pictures, has no licence; name one with --licence, or remove the pictures"
+def _of_table(path: Path) -> Iterator[tuple[str, list[str], bool]]:
+    """For each part of a column of texts its name, kinds of secrets in it, and whether a path of this machine is."""
+    for column, texts in texts_in_parquet(path):
+        yield column, find_secrets(_bytes("\n".join(texts))), any(publishable(text) != text for text in texts)
 
 
 def _starts_as_pickle(path: Path) -> bool:
     with open(path, "rb") as file:
-        return path.suffix not in DATA and file.read(4).startswith(PICKLE_STARTS)
+        return path.suffix.lower() not in DATA and file.read(4).startswith(PICKLE_STARTS)
 
 
 def _secrets_in(path: Path) -> list[str]:
@@ -84,10 +101,10 @@ def _secrets_in(path: Path) -> list[str]:
 def _paths_in(path: Path, lines: list[str]) -> Iterator[str]:
     if path.name in VOCABULARIES:
         return
-    is_code = path.suffix == ".py"
+    is_code = path.suffix.lower() == ".py"
     numbers = [number for number, line in enumerate(lines, 1) if _names_path(line, is_code)]
     if numbers:
-        yield f"names a path of one machine in line {', '.join(map(str, numbers[:3]))}; write what it stands for"
+        yield f"names a path of one machine in line {', '.join(map(str, numbers[:3]))}; {REMEDY}"
 
 
 def _names_path(line: str, is_code: bool) -> bool:

@@ -1,5 +1,7 @@
 """What goes wrong between a machine and the Hub, in words that say what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from json import JSONDecodeError
 
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -9,7 +11,30 @@ from .secrets import without_secrets
 
 # What the client raises, whatever HTTP library its release uses.
 FAILURES = (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError)
+OVERTAKEN = "something else was published there at the same time. Look at it, and run the same command again"
 LONGEST = 300
+
+
+@contextmanager
+def failing_as(title: str, repo_id: str, again: str) -> Iterator[None]:
+    """Failures of the client become an `OSError` in words of our own: what failed, why, and the remedy."""
+    try:
+        yield
+    except FAILURES as error:
+        raise OSError(f"{title}: {explain(error, repo_id, again)}") from None
+
+
+@contextmanager
+def reading_from_hub() -> Iterator[None]:
+    """A connection that is lost in the middle of an answer is an error of the HTTP library alone; here it becomes an
+    `OSError`. All else goes through: it may come from a file, and says what is wrong with it."""
+    try:
+        yield
+    except HTTPError as error:
+        if isinstance(error, OSError):
+            raise
+        cause = _cause(error, None)
+        raise OSError(f"what is needed from the Hub did not arrive ({cause}). Run the same command again") from None
 
 
 def status_of(error: Exception) -> int | None:
@@ -47,7 +72,7 @@ def explain(error: Exception, repo_id: str, again: str) -> str:
     if status == 404:
         return "there is no such repository, user or organisation, or your token may not see it. Check the name"
     if status == 412:
-        return "something else was published there at the same time. Look at it, and run the same command again"
+        return OVERTAKEN
     if status == 429:
         return f"too much came from here, and the Hub asks to wait. {again}, later"
     if status is not None and status < 500:
@@ -60,4 +85,4 @@ def _cause(error: Exception, status: int | None) -> str:
 
 
 def _words(text: str) -> str:
-    return without_secrets(text)[:LONGEST]
+    return " ".join(without_secrets(text).split())[:LONGEST]

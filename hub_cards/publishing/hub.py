@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelInfo, SpaceInfo
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import get_session
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelInfo, RepoCard, SpaceInfo
+from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, get_session
 
-from .failures import FAILURES, explain, status_of
+from hub_cards.model_card import OUR_TAG
+
+from .failures import OVERTAKEN, failing_as, status_of
 
 
 RepoType = Literal["model", "dataset", "space"]
@@ -22,6 +25,39 @@ PATIENCE = 100.0
 PAUSE = 5.0
 AGAIN = "The repository holds what it held before, or all of the new. Run the same command again: what has arrived stays there"
 AGAIN_AS_PR = "Look whether the pull request is there; if it is not, run the same command again: what has arrived stays there"
+MADE = "could not be published, and may be there now without any file"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where to send a folder, and how.
+
+    Args:
+        repo_id: `"user/name"`.
+        repo_type: what it is.
+        private: of a repository that is made; one that is there must be so.
+        create_pr: open a pull request instead, in a repository that is there.
+    """
+
+    repo_id: str
+    repo_type: RepoType
+    private: bool = False
+    create_pr: bool = False
+
+
+@dataclass(frozen=True)
+class Present:
+    """What a repository holds before anything is sent.
+
+    Args:
+        head: its last commit; `None` where there is no repository.
+        files: their names.
+        is_ours: whether its card says that it was made with this package.
+    """
+
+    head: str | None = None
+    files: frozenset[str] = frozenset()
+    is_ours: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,84 +73,120 @@ class Published:
     is_new: bool
 
 
-def send(folder: Path, repo_id: str, repo_type: RepoType, private: bool, create_pr: bool, message: str) -> Published:
+def look_up(destination: Destination) -> Present:
+    """What is there now. Raises `OSError` if nothing may be sent there, or the Hub cannot be asked."""
+    api, repo_id = HfApi(), destination.repo_id
+    with failing_as(_title(destination), repo_id, AGAIN), _patience():
+        try:
+            info = _information(api, destination)
+        except RepositoryNotFoundError:
+            if destination.create_pr:
+                raise
+            return Present()
+        if destination.private and not info.private:
+            raise OSError(f"{repo_id} is there already, and public; publish without --private, or under another name")
+        files = frozenset(api.list_repo_files(repo_id, repo_type=destination.repo_type, revision=info.sha)) - {GIT_ATTRIBUTES}
+    return Present(info.sha, files, OUR_TAG in (info.tags or []))
+
+
+def check_card(folder: Path, destination: Destination) -> None:
+    """Raises `OSError` if the Hub refuses the metadata of the card, which it tells before there is a repository."""
+    with failing_as(_title(destination), destination.repo_id, AGAIN), _patience():
+        RepoCard.load(folder / "README.md").validate(destination.repo_type)
+
+
+def send(folder: Path, destination: Destination, present: Present, message: str) -> Published:
     """Makes the repository, if there is none, and replaces its files by those of the folder; or proposes that.
 
     Args:
         folder: all that the repository will hold.
-        repo_id: `"user/name"`.
-        repo_type: what it is.
-        private: of a repository that is made.
-        create_pr: open a pull request instead, in a repository that is there.
+        destination: where to.
+        present: what is there, from [`look_up`]. What somebody else has published since then is never overwritten.
         message: of the commit.
 
     Raises:
         OSError: if the Hub refuses or cannot be reached. The message says why and what to do, and holds no secret.
     """
-    api = HfApi()
-
-    def commit() -> Published:
-        return _commit(api, folder, repo_id, repo_type, create_pr, message)
-
-    with _failing_as(f"{repo_id} could not be published", repo_id, AGAIN_AS_PR if create_pr else AGAIN), _patience():
-        if not create_pr:
-            sdk = "gradio" if repo_type == "space" else None
-            # None leaves it to the settings of an organisation.
-            api.create_repo(repo_id, repo_type=repo_type, private=private or None, space_sdk=sdk, exist_ok=True)
-        if private and not _information(api, repo_id, repo_type).private:
-            raise OSError(f"{repo_id} is there already, and public; publish without --private, or under another name")
+    api, repo_id, is_made = HfApi(), destination.repo_id, present.head is None
+    title = f"{repo_id} {MADE}" if is_made else _title(destination)
+    with failing_as(title, repo_id, AGAIN_AS_PR if destination.create_pr else AGAIN), _patience(), _progress_bars():
+        if is_made:
+            _create(api, destination)
+        head = _information(api, destination).sha if is_made else present.head
+        deletions = sorted(present.files - names_in(folder))
         try:
-            return commit()
+            return _commit(api, folder, destination, head, deletions, message)
         except HTTPError as error:
             status = status_of(error)
-            if create_pr or (status is not None and status < 500):
+            if destination.create_pr or (status is not None and status < 500):
                 raise
-            # The commit may be there, and its answer lost: then nothing is left to send.
+            # The commit may be there, and its answer lost.
             time.sleep(PAUSE)
-            return commit()
+            now = _information(api, destination).sha
+            if now == head:
+                return _commit(api, folder, destination, head, deletions, message)
+            if _differing(api, folder, destination, now):
+                raise OSError(f"{_title(destination)}: {OVERTAKEN}") from None
+            return Published(_address(api, destination), now, True)
 
 
-def differing_files(folder: Path, repo_id: str, repo_type: RepoType, revision: str) -> list[str]:
+def differing_files(folder: Path, destination: Destination, revision: str) -> list[str]:
     """Files by which a revision on the Hub differs from a folder, by the checksums that the Hub has.
 
     Raises:
         OSError: if the Hub cannot be asked.
     """
-    with _failing_as(f"{repo_id} was published, but cannot be checked", repo_id, AGAIN), _patience():
-        found = HfApi().verify_repo_checksums(repo_id, repo_type=repo_type, revision=revision, local_dir=folder)
+    repo_id = destination.repo_id
+    with failing_as(f"{repo_id} was published, but cannot be checked", repo_id, AGAIN), _patience():
+        return _differing(HfApi(), folder, destination, revision)
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Files of a folder as a repository names them."""
+    return frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _title(destination: Destination) -> str:
+    return f"{destination.repo_id} could not be published"
+
+
+def _create(api: HfApi, destination: Destination) -> None:
+    sdk = "gradio" if destination.repo_type == "space" else None
+    # None leaves it to the settings of an organisation.
+    private = destination.private or None
+    api.create_repo(destination.repo_id, repo_type=destination.repo_type, private=private, space_sdk=sdk)
+
+
+def _commit(api: HfApi, folder: Path, destination: Destination, head: str, deletions: list[str], message: str) -> Published:
+    commit = api.create_commit(
+        destination.repo_id,
+        [
+            *(CommitOperationAdd(name, folder / name) for name in sorted(names_in(folder))),
+            *(CommitOperationDelete(name, is_folder=False) for name in deletions),
+        ],
+        commit_message=message,
+        repo_type=destination.repo_type,
+        create_pr=destination.create_pr,
+        parent_commit=head,
+    )
+    return Published(commit.pr_url or _address(api, destination), commit.oid, commit.oid != head)
+
+
+def _differing(api: HfApi, folder: Path, destination: Destination, revision: str) -> list[str]:
+    repo_id, repo_type = destination.repo_id, destination.repo_type
+    found = api.verify_repo_checksums(repo_id, repo_type=repo_type, revision=revision, local_dir=folder)
     names = {mismatch["path"] for mismatch in found.mismatches} | {*found.missing_paths, *found.extra_paths}
     return sorted(names - {GIT_ATTRIBUTES})
 
 
-def _commit(api: HfApi, folder: Path, repo_id: str, repo_type: RepoType, create_pr: bool, message: str) -> Published:
-    parent = _information(api, repo_id, repo_type).sha
-    old = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=parent)) - {GIT_ATTRIBUTES}
-    new = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    additions = [CommitOperationAdd(name, path) for name, path in new.items()]
-    deletions = [CommitOperationDelete(name, is_folder=False) for name in sorted(old - new.keys())]
-    commit = api.create_commit(
-        repo_id,
-        additions + deletions,
-        commit_message=message,
-        repo_type=repo_type,
-        create_pr=create_pr,
-        parent_commit=parent,
-    )
-    return Published(commit.pr_url or str(commit.repo_url), commit.oid, commit.oid != parent)
-
-
-def _information(api: HfApi, repo_id: str, repo_type: RepoType) -> ModelInfo | DatasetInfo | SpaceInfo:
+def _information(api: HfApi, destination: Destination) -> ModelInfo | DatasetInfo | SpaceInfo:
     # This call of the client goes past the patience of its session.
-    return api.repo_info(repo_id, repo_type=repo_type, timeout=PATIENCE)
+    return api.repo_info(destination.repo_id, repo_type=destination.repo_type, timeout=PATIENCE)
 
 
-@contextmanager
-def _failing_as(title: str, repo_id: str, again: str) -> Iterator[None]:
-    """Failures of the client become an `OSError` in words of our own."""
-    try:
-        yield
-    except FAILURES as error:
-        raise OSError(f"{title}: {explain(error, repo_id, again)}") from None
+def _address(api: HfApi, destination: Destination) -> str:
+    folder = "" if destination.repo_type == "model" else f"{destination.repo_type}s/"
+    return f"{api.endpoint}/{folder}{destination.repo_id}"
 
 
 @contextmanager
@@ -126,3 +198,16 @@ def _patience() -> Iterator[None]:
         yield
     finally:
         session.timeout = before
+
+
+@contextmanager
+def _progress_bars() -> Iterator[None]:
+    """Bars of an upload are wanted, also where those of reading and writing files are not."""
+    are_hidden = are_progress_bars_disabled() and not HF_HUB_DISABLE_PROGRESS_BARS
+    if are_hidden:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if are_hidden:
+            disable_progress_bars()

@@ -14,6 +14,8 @@ from .secrets import without_secrets
 
 
 STRANGER = Path(__file__).with_name("stranger.py")
+# Seconds that a fresh process may take, with all that it downloads.
+LONGEST = 4 * 3600.0
 
 
 def probe(name: str | Path, revision: str | None = None, is_adapter: bool = False) -> dict[str, torch.Tensor]:
@@ -33,17 +35,34 @@ def probe(name: str | Path, revision: str | None = None, is_adapter: bool = Fals
     name = str(Path(name).resolve()) if os.path.isdir(name) else str(name)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "features.safetensors")
-        command = [sys.executable, "-P", str(STRANGER), name, json.dumps(of_model), json.dumps(of_processor), str(output)]
+        arguments = ["-P", str(STRANGER), name, json.dumps(of_model), json.dumps(of_processor), str(output)]
         # Not in the working directory, where a folder may have the name of the repository.
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-        if done.returncode:
-            reason = done.stdout.strip().rpartition("\n")[2] or f"the process ended with {done.returncode}"
-            raise ValueError(f"{name} does not load in a fresh process: {without_secrets(reason)}")
+        if reason := why_it_fails(arguments, Path(folder)):
+            raise ValueError(f"{name} does not load in a fresh process: {reason}")
         features = load_file(output)
     broken = [kind for kind, tensor in features.items() if not tensor.isfinite().all()]
     if broken:
         raise ValueError(f"{name} gives features that are not finite ({', '.join(broken)}); is the checkpoint whole?")
     return features
+
+
+def why_it_fails(arguments: list[str], folder: Path, **variables: str) -> str | None:
+    """Runs Python in a folder. Where it fails, the last line that it prints should say why: that line, without secrets.
+
+    Args:
+        arguments: of `python`.
+        folder: to run it in.
+        variables: more of the environment.
+    """
+    environment = {**os.environ, **variables}
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        return f"it was not done after {LONGEST:.0f} seconds"
+    if done.returncode:
+        return without_secrets(done.stdout.strip().rpartition("\n")[2]) or f"the process ended with {done.returncode}"
+    return None
 
 
 def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float = 1e-5) -> list[str]:

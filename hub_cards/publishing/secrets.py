@@ -27,8 +27,8 @@ def find_secrets(content: bytes | mmap.mmap) -> list[str]:
 
 
 def without_secrets(text: str) -> str:
-    """The same with stars for every secret, on one line."""
-    content = " ".join(text.split()).encode("utf-8", "replace")
+    """The same with stars for every secret."""
+    content = text.encode("utf-8", "replace")
     for pattern in _patterns().values():
         content = pattern.sub(b"***", content)
     return content.decode("utf-8", "replace")

@@ -1,29 +1,41 @@
 """Makes the folder that is sent to the Hub: what a training run left, without what is of use to its owner alone."""
 
-import json
-import os
-import shutil
-from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hub_cards.dataset_card import write_dataset_card
-from hub_cards.dataset_folder import IMAGE, METADATA
-from hub_cards.evaluations import ENTRIES, RECORDS
+from hub_cards.evaluations import RECORDS, read_evaluation
 from hub_cards.licences import is_on_hub
 from hub_cards.model_card import write_card
-from hub_cards.repository import PICTURES, read_json
+from hub_cards.repository import CARD_PICTURES, read_json
+from hub_cards.results import write_entries, write_results
 from m2c.checkpoints import load_model, load_processor, save_adapter, save_retriever, set_base
 from modeling_m2c import M2CModel
 
+from .copying import copy, files_of, refuse_full_disk, size_of
+
 
 Form = Literal["as it is", "adapter", "merged"]
-# Of a run, for its owner: to go on from, to look into, with paths of the owner's machine.
-private = shutil.ignore_patterns(".*", "*.partial", "__pycache__", "checkpoints", "log.jsonl", "run.json", "trackers")
-# What was found out about a model, whatever form it is published in.
-RECORD_FILES = ("training.json", "conversion.json", *PICTURES, RECORDS, ENTRIES)
-# Nothing writes into these after they are staged.
-LARGE = {".arrow", ".jpeg", ".jpg", ".parquet", ".png", ".safetensors"}
+# Of a run, for its owner: to go on from, to look into, with paths of the owner's machine. Figures for the Hub are made anew.
+OWNERS = (".*", "*.partial", "__pycache__", "checkpoints", "log.jsonl", "run.json", "trackers")
+# What was found out about a model, in whatever form its weights are published.
+RECORD_FILES = {"training.json", "conversion.json", *CARD_PICTURES}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured, beside the records that lie in the model's folder already.
+
+    Args:
+        paths: what `m2c evaluate --output` wrote.
+        datasets: repositories of benchmarks on the Hub, by the benchmark's name.
+    """
+
+    paths: tuple[Path, ...] = ()
+    datasets: dict[str, str] = field(default_factory=dict)
+
+
+NO_RESULTS = Results()
 
 
 def is_model(folder: Path) -> bool:
@@ -36,38 +48,44 @@ def is_adapter_alone(folder: Path) -> bool:
 
 
 def stage_model(
-    folder: Path, target: Path, repo_id: str, form: Form = "as it is", base: str | None = None, licence: str | None = None
+    folder: Path,
+    target: Path,
+    repo_id: str,
+    form: Form = "as it is",
+    base: str | None = None,
+    licence: str | None = None,
+    results: Results = NO_RESULTS,
 ) -> None:
-    """Writes into `target` what is to be published of a model, with its card.
+    """Writes into `target` what is to be published of a model, with its figures and its card.
 
     Args:
         folder: what training or conversion wrote.
         target: an empty folder.
         repo_id: where it will be published.
-        form: as the folder holds it, the adapter of stage 2 alone, or with the adapter merged into the weights.
+        form: as the folder holds it, the adapter of stage 2 alone, or with the adapter merged into the weights. Merged weights
+            are others than those that the records in the folder are of, so these stay behind.
         base: for an adapter alone: the repository of the stage-1 model that it was trained on.
         licence: of the repository, by its Hub identifier.
+        results: further records.
 
     Raises:
-        ValueError: if the folder holds no retriever with its processor, or not what the form needs, or an adapter's base is
-            missing or another one.
+        ValueError: if the folder holds links, no retriever with its processor, or not what the form needs; if an adapter's base
+            is missing or another one, something was measured on other weights, or the disk is full.
     """
     _check_model(folder)
+    paths = files_of(folder, OWNERS)
     if form == "as it is":
-        _copy(folder, target)
+        refuse_full_disk(target, size_of(paths, folder, target))
+        copy(paths, folder, target)
         if is_adapter_alone(target):
             set_base(target, _base_of(target, base))
     else:
-        model = _with_adapter(folder, form)
-        processor = load_processor(str(folder))
-        if form == "adapter":
-            save_adapter(model, processor, target, _base_of(folder, base))
-        else:
-            model.merge_adapter()
-            save_retriever(model, processor, target)
-        for name in RECORD_FILES:
-            if (folder / name).exists():
-                _copy_entry(folder / name, target / name)
+        refuse_full_disk(target, sum((folder / path).stat().st_size for path in paths))
+        _write_other_form(folder, target, form, base)
+        kept = RECORD_FILES if form == "merged" else {*RECORD_FILES, RECORDS}
+        copy([path for path in paths if path.parts[0] in kept], folder, target)
+    write_results(target, [read_evaluation(path) for path in results.paths], results.datasets)
+    write_entries(target, repo_id)
     write_card(target, repo_id, licence)
 
 
@@ -80,47 +98,13 @@ def name_itself_as_base(target: Path, repo_id: str) -> None:
         set_base(target, repo_id)
 
 
-def stage_dataset(folder: Path, target: Path, repo_id: str, licence: str | None, source: str | None) -> None:
-    """Writes into `target` what is to be published of a data set, with its card.
-
-    Raises:
-        ValueError: if the folder holds no data set in a documented form, or not all of its pictures.
-    """
-    _copy(folder, target)
-    write_dataset_card(target, repo_id, licence, source)
-    missing = [name for metadata in sorted(target.rglob(METADATA)) for name in _missing_pictures(metadata)]
-    if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} of its pictures, such as {missing[0]}; add them, or remove their rows")
-
-
-def _missing_pictures(metadata: Path) -> list[str]:
-    """What a `metadata.jsonl` names, but is not there."""
-    rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").split("\n") if line.strip()]
-    columns = {column for row in rows for column in row if column == IMAGE or column.endswith(f"_{IMAGE}")}
-    named = [row[column] for row in rows for column in sorted(columns) if row.get(column)]
-    return [name for name in named if not (metadata.parent / name).is_file()]
-
-
-def _copy(folder: Path, target: Path) -> None:
-    names = {path.name for path in folder.iterdir()}
-    for name in sorted(names - (private(folder, names) - {ENTRIES})):
-        _copy_entry(folder / name, target / name)
-
-
-def _copy_entry(path: Path, target: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.copytree(path, target, symlinks=True, copy_function=_copy_file, ignore=private)
+def _write_other_form(folder: Path, target: Path, form: Form, base: str | None) -> None:
+    model, processor = _with_adapter(folder, form), load_processor(str(folder))
+    if form == "adapter":
+        save_adapter(model, processor, target, _base_of(folder, base))
     else:
-        _copy_file(path, target)
-
-
-def _copy_file(path: str | Path, target: str | Path) -> None:
-    """A second name for a large file is enough, where the file system can give it one."""
-    if Path(path).suffix.lower() in LARGE and not Path(path).is_symlink():
-        with suppress(OSError):
-            os.link(path, target)
-            return
-    shutil.copy2(path, target, follow_symlinks=False)
+        model.merge_adapter()
+        save_retriever(model, processor, target)
 
 
 def _check_model(folder: Path) -> None:

@@ -10,12 +10,19 @@ import json
 import sys
 
 
+# Seconds without a sign of the Hub.
+PATIENCE = 100.0
+
+
 def main(name: str, of_model: str, of_processor: str, output: str) -> None:
     import torch
+    from huggingface_hub.utils import get_session
     from PIL import Image
     from safetensors.torch import save_file
     from transformers import AutoModel, AutoProcessor
 
+    # The client would wait for ever.
+    get_session().timeout = PATIENCE
     model = AutoModel.from_pretrained(name, trust_remote_code=True, dtype=torch.float32, **json.loads(of_model)).eval()
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=True, **json.loads(of_processor))
     images = [Image.linear_gradient("L").convert("RGB"), Image.radial_gradient("L").convert("RGB").resize((99, 40))]

@@ -1,7 +1,7 @@
 """The Space: a page on the Hub that searches a gallery with a picture and words."""
 
 from .gallery import read_gallery
-from .publish import make_space, publish_space
+from .publication import make_space, publish_space
 
 
 __all__ = ["make_space", "publish_space", "read_gallery"]

@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from huggingface_hub import SpaceCard, SpaceCardData, hf_hub_download
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub import SpaceCard, SpaceCardData, snapshot_download
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from hub_cards.licences import is_on_hub
+from hub_cards.licences import SHIPPED, is_on_hub
+from hub_cards.publishing.failures import failing_as
 from hub_cards.rendering import render
 from m2c.checkpoints import is_m2c, load_model, load_processor, public_name
 from modeling_m2c.pipeline_m2c import ComposedImageRetrievalPipeline
@@ -39,15 +39,16 @@ def write_space(model: str, gallery: Gallery, folder: Path) -> None:
 
     Raises:
         ValueError: if the model cannot be loaded or is no retriever, or a picture cannot be read.
+        OSError: if the Hub does not give the model.
         ModuleNotFoundError: if gradio is not installed.
     """
     gradio = version("gradio")
-    if not is_m2c(model):
+    here, revision = _download(model)
+    if not is_m2c(here):
         raise ValueError(f"{model!r} is a plain CLIP, which composes nothing; name what m2c train or m2c convert made of it")
-    revision = _revision(model)
     (folder / "gallery").mkdir()
     files = store(gallery, folder / "gallery")
-    features = _encode(model, [folder / "gallery" / name for name in sorted(set(files.values()))])
+    features = _encode(here, [folder / "gallery" / name for name in sorted(set(files.values()))])
     save_file(features, folder / "gallery.safetensors")
     for name in PAGE:
         shutil.copyfile(TEMPLATE / name, folder / name)
@@ -74,15 +75,17 @@ def _place(model: str) -> str:
     return str(Path(model).resolve()) if os.path.isdir(model) else model
 
 
-def _revision(model: str) -> str | None:
-    """The commit of a repository, which its files lie under in the cache; `None` of a folder."""
-    if os.path.isdir(model):
-        return None
-    try:
-        return Path(hf_hub_download(model, "config.json")).parent.name
-    except RemoteEntryNotFoundError as error:
+def _download(model: str) -> tuple[str, str | None]:
+    """Where the model lies on this machine, and at which commit: `None` of a folder. Whatever is published meanwhile, this
+    commit is what encodes the gallery and what the Space loads."""
+    if model in SHIPPED or os.path.isdir(model):
+        return model, None
+    with failing_as(f"{model} could not be fetched", model, "Run the same command again"):
+        place = Path(snapshot_download(model))
+    if not (place / "config.json").is_file():
         # Its base has commits of its own, with which the Space would change.
-        raise ValueError(f"{model!r} is an adapter alone; name a repository that holds its base too") from error
+        raise ValueError(f"{model!r} is an adapter alone; name a repository that holds its base too")
+    return str(place), place.name
 
 
 def _card(model: str, pictures: int, licence: str, gradio: str) -> SpaceCard:

@@ -1,11 +1,8 @@
 """Runs a Space up to its first answers, as the Hub does: in a process that does not have this package."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from hub_cards.publishing.secrets import without_secrets
+from hub_cards.publishing.loading import why_it_fails
 
 
 # Run in the folder of the Space. If it fails, the last line on the standard output says why.
@@ -14,7 +11,9 @@ import sys
 sys.modules.update(dict.fromkeys(["m2c", "modeling_m2c", "processing_m2c", "hub_cards"]))
 try:
     import app
+    from huggingface_hub.utils import get_session
     from search import load_searcher, read_settings
+    get_session().timeout = 100.0
     settings = read_settings(app.FOLDER)
     searcher = load_searcher(app.FOLDER, settings["model"], settings["revision"])
     app.build(searcher, settings["examples"])
@@ -27,8 +26,5 @@ except Exception as error:
 
 def try_out(folder: Path) -> None:
     """Raises `ValueError` if the Space in a folder does not run; the message says why."""
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", VISIT], capture_output=True, text=True, cwd=folder, env=environment)
-    if done.returncode:
-        reason = done.stdout.strip().rpartition("\n")[2] or f"the process ended with {done.returncode}"
-        raise ValueError(f"the Space does not run: {without_secrets(reason)}")
+    if reason := why_it_fails(["-c", VISIT], folder, GRADIO_ANALYTICS_ENABLED="False", PYTHONDONTWRITEBYTECODE="1"):
+        raise ValueError(f"the Space does not run: {reason}")

@@ -14,6 +14,7 @@ from .storage import HubStorage, Repository
 class Access(Enum):
     """Who may call a route."""
 
+    ALL = "everybody"
     USER = "everybody with a token"
     READER = "everybody who can see the repository"
     MEMBER = "everybody with a token who can see the repository"
@@ -43,7 +44,7 @@ OBJECT = "/objects/(?P<types>models|datasets|spaces)/{owner}/{name}/{oid}"
 
 ROUTES = (
     Route("GET", "/api/whoami-v2", reading.whoami, Access.USER),
-    Route("POST", "/api/validate-yaml", writing.validate_yaml, Access.USER),
+    Route("POST", "/api/validate-yaml", writing.validate_yaml, Access.ALL),
     Route("POST", "/api/repos/create", writing.create_repository, Access.USER),
     Route("GET", f"{API}(?:/revision/{{revision}})?", reading.information, Access.READER),
     Route("GET", f"{API}/tree/{{revision}}(?:/{{path*}})?", reading.tree, Access.READER),
@@ -82,7 +83,7 @@ def _authenticate(hub: HubStorage, request: Request, access: Access) -> None:
 
 def _repository(hub: HubStorage, request: Request, access: Access) -> list[Repository]:
     """The repository that the request is about, if it is about one and the user may do this with it."""
-    if access is Access.USER:
+    if access in (Access.ALL, Access.USER):
         return []
     names = request.parameters
     repository = hub.find(names.get("types", "models").removesuffix("s"), f"{names['owner']}/{names['name']}")

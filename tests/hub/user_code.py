@@ -36,10 +36,14 @@ def fetch_file(repo_id, filename, revision=None):
 
 
 def head(repo_id):
-    """The id of the last commit."""
+    """The id of the last commit, `None` where there is no repository."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    return HfApi().model_info(repo_id).sha
+    try:
+        return HfApi().model_info(repo_id).sha
+    except RepositoryNotFoundError:
+        return None
 
 
 def whoami():

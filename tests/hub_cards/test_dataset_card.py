@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 
 import pytest
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
+from datasets import Image as ImageColumn
 from huggingface_hub import DatasetCard
 from PIL import Image
 
@@ -137,7 +138,7 @@ def test_hostile_names(tmp_path, hostile):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no data set: it has neither metadata.jsonl, nor folders with one, nor queries.jsonl"),
+        ({}, "holds no data set: it has neither metadata.jsonl, nor folders with one, nor parquet files, nor queries.jsonl"),
         ({"metadata.jsonl": '{"file_name": "a.png"}\n{"file_na'}, "line 2 of .*metadata.jsonl is no object of JSON"),
         ({"metadata.jsonl": "3\n"}, "line 1 of .*metadata.jsonl is no object of JSON"),
         ({"a b/metadata.jsonl": "{}", "a_b/metadata.jsonl": "{}"}, "differ in punctuation only"),
@@ -149,4 +150,46 @@ def test_damage_is_named(tmp_path, files, message):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
+        render_dataset_card(tmp_path)
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Triplets in parquet files, as `datasets` writes them: two parts of a split, and another with a sign in its name."""
+    for name, rows in {"data/train-00000-of-00002": 3, "data/train-00001-of-00002": 2, "data/held-out": 1}.items():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        scenes.triplets(rows, seed=rows).to_parquet(tmp_path / f"{name}.parquet")
+    return tmp_path
+
+
+def test_parquet_files(tables, tmp_path_factory):
+    """What `m2c train` reads is what can be published."""
+    card = render_dataset_card(tables)
+    assert "| `train` | 5 | `reference`, `target` | `modification`, `reference_caption` |" in card.text
+    assert "| `held_out` | 1 |" in card.text and card.data.tags[-1] == "triplets"
+    write_dataset_card(tables)
+    found = load_dataset(str(tables), cache_dir=tmp_path_factory.mktemp("cache"))
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 5, "held_out": 1}
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda folder: (folder / "a.parquet").write_bytes(b"PAR1"), "a.parquet is no complete parquet file"),
+        (lambda folder: Dataset.from_dict({"text": ["a"]}).to_parquet(folder / "a.parquet"), "has no column of images"),
+        (lambda folder: scenes.triplets(1).to_parquet(folder / "train.parquet"), "one split have different names or places"),
+    ],
+)
+def test_parquet_files_that_cannot_be(tables, write, message):
+    write(tables)
+    with pytest.raises(ValueError, match=message):
+        render_dataset_card(tables)
+
+
+def test_pictures_of_a_parquet_file_that_lie_elsewhere(tmp_path):
+    """As `to_parquet` writes them, which other machines would never see."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png")] * 2 + [None], "caption": ["a", " ", "b"]})
+    rows.cast_column("image", ImageColumn()).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"names 2 pictures of column 'image' that it does not hold; .*save_to_disk"):
         render_dataset_card(tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from hub_cards.licences import is_on_hub, licence_of
 
@@ -39,6 +39,7 @@ def test_known_ones_need_no_hub(card_of):
         ("---\nlicense: [mit\n---\n", None),
         (LocalEntryNotFoundError("offline"), None),
         (ConnectionError("no network"), None),
+        (HTTPError("a connection that was lost in the middle"), None),
         (ValueError("metadata"), None),
     ],
 )

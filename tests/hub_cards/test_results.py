@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hub_cards import read_evaluation, render_card, write_results
+from hub_cards.results import write_entries
 
 
 FASHIONIQ = {"recall": [10, 50], "subset_recall": [], "mean_average_precision": [], "gallery": "original"}
@@ -30,16 +31,16 @@ def test_from_the_record_to_the_hub(evaluated, scenes_record, copy_of):
     """The real thing: a record of this model, written by the code of `m2c evaluate`, read back from everywhere."""
     folder = copy_of("full")
     assert read_evaluation(evaluated) == read_evaluation(evaluated / "record.json") == scenes_record
-    paths = write_results(folder, [read_evaluation(evaluated)], "you/model", {"scenes": "you/scenes"})
-    assert [str(path.relative_to(folder)) for path in paths] == [
-        "evaluation/scenes-test.json",
-        ".eval_results/scenes-test.yaml",
-    ]
-    assert json.loads(paths[0].read_text()) == scenes_record
+    (record,) = write_results(folder, [read_evaluation(evaluated)])
+    assert record == folder / "evaluation" / "scenes-test.json" and json.loads(record.read_text()) == scenes_record
+    (record,) = write_results(folder, [], {"scenes": "you/scenes"})
+    assert json.loads(record.read_text()) == {**scenes_record, "dataset": "you/scenes"}
+    (table,) = write_entries(folder, "you/model")
+    assert table == folder / ".eval_results" / "scenes-test.yaml"
 
     figures = scenes_record["figures"]
     assert set(figures) == {"R@1", "R@5", "R@10", "subset R@1", "mAP@10"}
-    entries = parse_eval_result_entries(yaml.safe_load(paths[1].read_text()))
+    entries = parse_eval_result_entries(yaml.safe_load(table.read_text()))
     assert {entry.task_id: entry.value for entry in entries} == {
         f"test-{name.replace(' ', '_')}": figures[name] for name in figures
     }
@@ -70,9 +71,10 @@ def test_several_categories_and_their_mean(make_record, copy_of):
     assert "### FashionIQ, split `val`" in card.text and "ranked too" in card.text
     results = {(result.dataset_config, result.metric_name): result.metric_value for result in card.data.eval_results}
     assert len(results) == 8 and results["toptee", "R@50"] == 53.5 and results["mean", "R@50"] == 48.5
-    entries = parse_eval_result_entries(yaml.safe_load((folder / ".eval_results" / "fashioniq-val.yaml").read_text()))
-    values = {entry.task_id: (entry.dataset_id, entry.value, entry.source_url) for entry in entries}
-    assert values["shirt-val-R@10"] == ("fashioniq", 30.0, None)
+    (table,) = write_entries(folder, "you/model")
+    entries = parse_eval_result_entries(yaml.safe_load(table.read_text()))
+    values = {entry.task_id: (entry.dataset_id, entry.value) for entry in entries}
+    assert table.name == "fashioniq-val.yaml" and values["shirt-val-R@10"] == ("fashioniq", 30.0)
     assert values["mean-val-R@10"][1] == pytest.approx(27.1667, abs=1e-3)
     assert "mean of dress, shirt, toptee" in next(entry.notes for entry in entries if entry.task_id.startswith("mean"))
 
@@ -92,7 +94,7 @@ def test_a_missing_figure_is_called_missing(make_record, copy_of):
 def test_a_test_split_has_no_figures(make_record, copy_of):
     folder = copy_of("full")
     (path,) = write_results(folder, [make_record("cirr", "test1", {"cirr": {}}, CIRR)])
-    assert path.name == "cirr-test1.json"
+    assert path.name == "cirr-test1.json" and not write_entries(folder, "you/model")
     card = render_card(folder)
     assert "Missing: figures. This split keeps its targets secret" in card.text and card.data.eval_results is None
 
@@ -105,7 +107,8 @@ def test_aspects_and_what_was_left_out(make_record, copy_of):
     card = render_card(folder)
     assert "| `mAP@10 negation` | 4.25 |" in card.text and "mAP@10 negation" not in str(card.data)
     assert re.search(r"\*\*Left out of `circo`, .*: 3 `queries`, 1,200 `gallery images`\.\*\*", card.text)
-    assert "3 queries left out" in (folder / ".eval_results" / "circo-val.yaml").read_text().replace("\n   ", "")
+    (table,) = write_entries(folder, "you/model")
+    assert "3 queries left out" in table.read_text().replace("\n   ", "")
 
 
 def test_results_of_several_benchmarks_come_together(make_record, scenes_record, copy_of):
@@ -132,9 +135,40 @@ def test_only_of_this_model(scenes_record, copy_of):
     assert write_results(copy_of("adapter"), [scenes_record])
     for other in ("base", "merged", "converted"):
         folder = copy_of(other)
-        with pytest.raises(ValueError, match=r"the record of scenes-test is of another model \(full\).*m2c evaluate --model"):
+        with pytest.raises(
+            ValueError, match=r"the record of scenes-test is of another model \(full\).*measure this one with m2c evaluate"
+        ):
             write_results(folder, [scenes_record])
         assert not (folder / "evaluation").exists()
+
+
+def test_records_that_lie_there_already_are_of_this_model_too(scenes_record, make_record, copy_of):
+    folder = copy_of("full")
+    write_results(folder, [scenes_record])
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match="the record of scenes-test is of another model"):
+        write_results(folder, [])
+
+
+def test_a_record_has_the_name_of_what_it_is_of(scenes_record, copy_of, write_json):
+    """The card links it by this name."""
+    folder = copy_of("full")
+    path = write_json(folder / "evaluation" / "mine.json", scenes_record)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} holds the record of scenes-test; call it scenes-test.json"):
+        render_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"cirr": "you/cirr"}, "a data set is named for cirr, of which there is no record"),
+        ({"scenes": "scenes"}, "is a repository of the Hub, user/name, and not 'scenes'"),
+    ],
+)
+def test_data_sets_that_cannot_be(scenes_record, copy_of, datasets, message):
+    with pytest.raises(ValueError, match=message):
+        write_results(copy_of("full"), [scenes_record], datasets)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +185,7 @@ def test_other_records_are_refused(scenes_record, copy_of, change, message):
     folder = copy_of("full")
     with pytest.raises(ValueError, match=message):
         write_results(folder, [{**scenes_record, **change}])
-    assert not (folder / "evaluation").exists() and not (folder / ".eval_results").exists()
+    assert not (folder / "evaluation").exists()
 
 
 def test_what_is_no_record_is_named(tmp_path):
@@ -168,7 +202,7 @@ def test_hostile_names(make_record, copy_of, hostile):
     query = {"kind": "composed", "prompt": hostile, "first_query": [hostile]}
     name = f"../../{hostile}"
     record = make_record(name, "val", {hostile: {"R@1": 24.25, "R@5": 2.0, "subset R@1": 3.0}}, CIRR, query=query)
-    paths = write_results(folder, [record], "you/model")
+    paths = [*write_results(folder, [record]), *write_entries(folder, "you/model")]
     assert {path.parent.parent for path in paths} == {folder}
     card = ModelCard(str(render_card(folder, "you/model")))
     assert card.text.count("\n## ") == 6 and card.text.count("\n### ") == 3 and "24.25" in card.text

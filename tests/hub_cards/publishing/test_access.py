@@ -12,17 +12,26 @@ UNKNOWN = f"hf_{34 * 'x'}"
 REFUSED = {
     "not the owner": (
         "ben",
-        ["ana/model"],
+        ["ana/model", "--replace"],
         "your token may not do that (Authorization error.). Use one that may write to ana/",
     ),
     "a foreign name": ("ana", ["ben/model"], "or publish under your own name"),
-    "without a token": ("", ["ana/model"], "Log in with `hf auth login`"),
+    "without a token": ("", ["ana/new"], "Log in with `hf auth login`"),
     "unknown token": (UNKNOWN, ["ana/model"], "set HF_TOKEN to a token that is valid"),
     "a pull request to nowhere": ("ana", ["ana/none", "--create-pr"], "there is no such repository"),
     "public already": ("ana", ["ana/model", "--private"], "ana/model is there already, and public; publish without --private"),
-    "unknown licence": ("ana", ["ana/model", "--licence", "mine"], 'Invalid metadata in README.md. - "license" must be one of'),
+    "unknown licence": ("ana", ["ana/new", "--licence", "mine"], '"license\\" must be one of'),
+    "unknown licence, dry": ("ana", ["ana/new", "--licence", "mine", "--dry-run"], '"license\\" must be one of'),
+    "made otherwise": ("ana", ["ana/model"], "ana/model holds files that were not published with m2c, and would be replaced."),
+    "made otherwise, dry": ("ana", ["ana/model", "--dry-run"], "Publish under another name, or add --replace"),
 }
 ALLOWED = {
+    "replacing, dry": (
+        "ana",
+        ["ana/model", "--replace", "--dry-run"],
+        "What is there, but not here, is removed:\n  old.txt\nThis was",
+    ),
+    "a card alone": ("ana", ["ana/card"], "Published: "),
     "dry run": ("ana", ["ana/dry", "--dry-run"], "This was a dry run: nothing was sent"),
     "private": ("ana", ["ana/private", "--private"], "Published: "),
     "private again": ("ana", ["ana/private", "--private"], "All of it is there already."),
@@ -33,6 +42,7 @@ ALLOWED = {
 @pytest.fixture(scope="module")
 def old(hub) -> str:
     """The commit at which `ana/model` is."""
+    hub.publish("ana/card", {"README.md": b"---\nlicense: mit\n---\n"})
     return hub.publish("ana/model", {"README.md": b"---\nlicense: mit\n---\n", "old.txt": b"old"}).oid
 
 
@@ -61,14 +71,16 @@ def test_what_is_allowed(outcomes, case):
 
 def test_nothing_else_changes(hub, outcomes, old):
     assert hub.repository("ana/model").at().oid == old
-    assert not [name for name in ("ben/model", "ana/none", "ana/dry") if hub.find("model", name)]
+    assert not [name for name in ("ben/model", "ana/none", "ana/dry", "ana/new") if hub.find("model", name)]
     private = hub.repository("ana/private")
     assert private.private and "model.safetensors" in private.files() and len(private.commits) == 2
 
 
 def test_a_pull_request_proposes_all(hub, outcomes, old):
     said, repository = outcomes["pull request"].value["said"], hub.repository("ana/model")
-    assert said.startswith("A pull request to the model ana/model:\n")
+    assert (
+        "A pull request to the model ana/model:\n" in said and "What is there, but not here, is removed:\n  old.txt\n" in said
+    )
     assert f"Published: {hub.url}/ana/model/discussions/1\nOnce it is merged:\nimport torch\n" in said
     proposed = repository.at("refs/pr/1")
     assert proposed.parent == old and "model.safetensors" in proposed.files and "old.txt" not in proposed.files

@@ -1,12 +1,11 @@
 """What is refused before the Hub is asked for anything."""
 
-import json
-from importlib import import_module
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from hub_cards.publishing import Options, publish
+from hub_cards.publishing import Options, Results, publication, publish
 from m2c.cli import app
 from m2c.data import scenes
 from m2c.data.image_folder import write_image_folder
@@ -26,8 +25,9 @@ def data(tmp_path):
         ("base", "ana/model", Options(source="Drawn."), "--source is of data sets"),
         ("base", "ana/model", Options(base="ana/base"), "--base goes with --adapter-only"),
         ("full", "ana/model", Options(form="merged", base="ana/base"), "--base goes with --adapter-only"),
-        ("triplets", "ana/data", Options(form="merged"), "--adapter-only, --merge and --base are of models"),
-        ("empty", "ana/data", Options(), "holds no data set"),
+        ("triplets", "ana/data", Options(form="merged"), "--adapter-only, --merge, --base and --results are of models"),
+        ("triplets", "ana/data", Options(results=Results((Path("x"),))), "--base and --results are of models"),
+        ("empty", "ana/data", Options(licence="mit"), "holds no data set"),
         ("triplets", "ana/data", Options(), "has no licence; name one with --licence"),
         ("base", "ana/model", Options(form="adapter", base="ana/base"), "has no adapter of stage 2"),
     ],
@@ -39,14 +39,29 @@ def test_refused(folders, data, tmp_path, folder, repo_id, options, message):
     assert message in str(raised.value)
 
 
-def test_every_problem_on_a_line_of_its_own(copy_of):
+def test_a_token_is_not_said_again():
+    """Of whoever puts it where the name of the repository goes."""
+    token = "hf_" + 34 * "x"
+    done = CliRunner().invoke(app, ["publish", ".", token])
+    assert done.exit_code == 1 and "'***' lacks the user or organisation" in done.stderr and token not in done.output
+
+
+@pytest.mark.parametrize("arguments", [["--results-dataset", "cirr"], ["--results", "nowhere"]])
+def test_results_that_cannot_be(folders, arguments):
+    done = CliRunner().invoke(app, ["publish", str(folders["base"]), "ana/model", *arguments])
+    assert done.exit_code == 1
+    assert (
+        "--results-dataset takes NAME=REPOSITORY, not 'cirr'" in done.stderr
+        or "there is no nowhere; m2c evaluate" in done.stderr
+    )
+
+
+def test_a_damaged_record_is_named_where_it_lies(copy_of):
+    """And not where its copy lay for a moment."""
     folder = copy_of("base")
-    (folder / "old.bin").write_bytes(b"\x80\x02pickle")
-    (folder / "extra.json").write_text(json.dumps({"data": "/home/me/pictures/cats"}))
-    done = CliRunner().invoke(app, ["publish", str(folder), "ana/model"])
-    first, *problems = done.stderr.strip().splitlines()
-    assert done.exit_code == 1 and first == f"error: {folder} must not be published as it is:"
-    assert [line.split()[:2] for line in problems] == [["-", "extra.json"], ["-", "old.bin"]]
+    (folder / "training.json").write_text("{")
+    with pytest.raises(ValueError, match=f"^{folder}/training.json is no complete JSON"):
+        publish(folder, "ana/model", say=lambda _: None)
 
 
 def test_two_forms_at_once():
@@ -56,6 +71,6 @@ def test_two_forms_at_once():
 
 def test_offline(folders, monkeypatch):
     """As every test is without a Hub."""
-    monkeypatch.setattr(import_module("hub_cards.publishing.publish"), "probe", lambda folder: {})
+    monkeypatch.setattr(publication, "probe", lambda folder: {})
     with pytest.raises(OSError, match=r"ana/model could not be published: HF_HUB_OFFLINE is set\. Unset it"):
         publish(folders["base"], "ana/model", say=lambda _: None)

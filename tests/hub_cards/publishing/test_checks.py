@@ -1,17 +1,18 @@
 """What must not be sent is found in files of any content, by the file's name; what training leaves passes."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from hub_cards.publishing import checks
-from hub_cards.publishing.checks import find_problems
+from hub_cards.publishing.checks import find_problems, refuse_problems
 from hub_cards.publishing.staging import stage_model
 
 
@@ -29,7 +30,8 @@ def folder(tmp_path):
 
 
 def test_nothing_to_object(folder):
-    assert not find_problems(folder)
+    assert not find_problems(folder, None)
+    refuse_problems(folder, folder, None)
 
 
 @pytest.mark.parametrize(
@@ -39,23 +41,30 @@ def test_nothing_to_object(folder):
         ("pytorch_model.bin", b"\x80\x02}q\x00.", "is a pickle"),
         ("weights", b"\x80\x05\x95", "is a pickle"),
         ("weights.dat", b"PK\x03\x04...", "is a pickle"),
+        ("features.NPY", b"", "is a pickle"),
         ("notes.txt", b"caf\xe9", "is not UTF-8"),
+        ("record.JSON", b"caf\xe9", "is not UTF-8"),
+        ("rows.parquet", b"PAR1 and no more", "is no complete parquet file"),
         ("notes.md", f"my token: {TOKEN}".encode(), "holds what looks like a token of the Hub;"),
         (f"{TOKEN}.txt", b"", "holds what looks like a token of the Hub;"),
         ("evaluation/record.json", f'{{"token": "{ESCAPED["token"]}"}}'.encode(), "holds what looks like a token of the Hub;"),
-        ("rows.parquet", b"PAR1\0\0" + TOKEN.encode() + b"\0", "holds what looks like a token of the Hub;"),
+        ("rows.arrow", b"\xff\0\0" + TOKEN.encode() + b"\0", "holds what looks like a token of the Hub;"),
         ("config.json", f'{{\n"model_type": "m2c",\n"from": "{PATH}"}}'.encode(), "names a path of one machine in line 3;"),
         ("config.json", f'{{"from": "{ESCAPED["path"]}"}}'.encode(), "names a path of one machine in line 1;"),
         ("config.json", rb'{"from": "C:\\Users\\ana\\runs"}', "names a path of one machine in line 1;"),
         ("training.yaml", f"from: {PATH}\n".encode() * 9, "names a path of one machine in line 1, 2, 3;"),
         ("notes.md", b"I began with ~/runs/first.", "names a path of one machine in line 1;"),
         ("modeling.py", f'WEIGHTS = "{PATH}"'.encode(), "names a path of one machine in line 1;"),
+        ("settings.toml", f'[data]\nroot = "{PATH}"'.encode(), "names a path of one machine in line 2;"),
+        ("train.sh", f"m2c train --output_dir {PATH}".encode(), "names a path of one machine in line 1;"),
+        ("try.ipynb", f'{{"source": ["open(\'{PATH}/x\')"]}}'.encode(), "names a path of one machine in line 1;"),
+        ("Makefile", f"run:\n\tm2c train --output_dir {PATH}".encode(), "names a path of one machine in line 2;"),
     ],
 )
 def test_what_must_not_be_sent(folder, name, content, problem):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
-    (found,) = find_problems(folder)
+    (found,) = find_problems(folder, None)
     assert found.startswith(f"{name.replace(TOKEN, '***')} {problem}")
     assert TOKEN not in found and "ana" not in found
 
@@ -72,33 +81,46 @@ def test_what_must_not_be_sent(folder, name, content, problem):
 )
 def test_what_may_be_sent(folder, name, content):
     (folder / name).write_text(content)
-    assert not find_problems(folder)
+    assert not find_problems(folder, None)
 
 
-def test_links_are_not_followed(folder, tmp_path_factory):
-    outside = tmp_path_factory.mktemp("outside")
-    (outside / "key.txt").write_text(TOKEN)
-    os.symlink(outside / "key.txt", folder / "file.txt")
-    os.symlink(outside, folder / "images")
-    os.symlink(outside / "nothing", folder / "nothing")
-    assert find_problems(folder) == [
-        f"{name} is a link; put the file itself there" for name in ("file.txt", "images", "nothing")
-    ]
+@pytest.mark.parametrize(
+    ("column", "values", "name"),
+    [
+        ("text", lambda secret: ["a cat", secret], "text"),
+        ("texts", lambda secret: [["a cat"], ["a dog", secret], None], "texts.list.element"),
+        ("image", lambda secret: [{"bytes": b"PNG", "path": secret}, None], "image.path"),
+        ("deep", lambda secret: [{"rows": [{"name": [secret]}]}], "deep.rows.list.element.name.list.element"),
+    ],
+)
+def test_texts_in_parquet_files_are_looked_at(folder, column, values, name):
+    """Compressed, they are nowhere in the bytes of the file."""
+    wrong = {f"my {TOKEN}": "holds what looks like a token of the Hub;", PATH: f"names a path of one machine in column {name};"}
+    for text, problem in wrong.items():
+        table = pa.table({"number": list(range(len(values(text)))), column: values(text)})
+        pq.write_table(table, folder / "a.PARQUET", compression="gzip", write_statistics=False)
+        assert text.encode() not in (folder / "a.PARQUET").read_bytes()
+        (found,) = find_problems(folder, None)
+        assert found.startswith(f"a.PARQUET {problem}") and text not in found
 
 
-def test_pictures_need_a_licence(folder):
+def test_pictures_need_a_licence_of_their_own(folder):
+    """The card's is that of the CLIP underneath."""
     for name in ("learning_curves.png", "retrieval.PNG"):
         Image.new("RGB", (8, 8)).save(folder / name, format="png")
-    assert not find_problems(folder)
-    (folder / "README.md").write_text("---\ntags: [m2c]\n---\n")
-    (found,) = find_problems(folder)
-    assert found.startswith("retrieval.PNG, one of 1 pictures, has no licence; name one with --licence")
+    assert not find_problems(folder, "cc-by-4.0")
+    (found,) = find_problems(folder, None)
+    assert found.startswith("retrieval.PNG, one of 1 pictures, has no licence of its own; name theirs with --licence")
 
 
-def test_too_many_files_for_one_commit(folder, monkeypatch):
-    monkeypatch.setattr(checks, "MOST_FILES", 2)
-    (found,) = find_problems(folder)
-    assert found == "there are 3 files, and the Hub takes 2 at once; write the pictures into parquet files"
+def test_every_problem_on_a_line_of_its_own(folder):
+    (folder / "old.bin").write_bytes(b"\x80\x02pickle")
+    (folder / "extra.json").write_text(json.dumps({"data": PATH}))
+    with pytest.raises(ValueError) as raised:
+        refuse_problems(folder, "my-model", None)
+    first, *problems = str(raised.value).splitlines()
+    assert first == "my-model must not be published as it is:"
+    assert [line.split()[:2] for line in problems] == [["-", "extra.json"], ["-", "old.bin"]]
 
 
 NAME = st.text(st.characters(categories=("L", "N")), min_size=2, max_size=8)
@@ -120,7 +142,7 @@ def test_secrets_and_paths_among_any_other_text(name, path, other):
     with tempfile.TemporaryDirectory() as folder:
         for text, problem in ((path, "names a path"), (TOKEN, "holds what looks like a token")):
             Path(folder, name).write_text(FORMS[name](text, other), encoding="utf-8", newline="")
-            found = "\n".join(find_problems(Path(folder)))
+            found = "\n".join(find_problems(Path(folder), None))
             assert problem in found and text not in found
 
 
@@ -128,12 +150,12 @@ def test_secrets_and_paths_among_any_other_text(name, path, other):
 def test_any_content_can_be_looked_at(content, suffix):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, f"file{suffix}").write_bytes(content)
-        assert all(line.startswith("file") and "\n" not in line for line in find_problems(Path(folder)))
+        assert all(line.startswith("file") and "\n" not in line for line in find_problems(Path(folder), None))
 
 
 @pytest.mark.parametrize("kind", ["base", "full", "merged", "converted"])
 def test_what_training_leaves_passes(folders, kind, tmp_path):
     stage_model(folders[kind], tmp_path, "you/model")
-    assert not find_problems(tmp_path)
+    assert not find_problems(tmp_path, None)
     # As it lies there it need not: an adapter alone names the folder of its base.
-    assert any("adapter_config.json names a path" in line for line in find_problems(folders["adapter"]))
+    assert any("adapter_config.json names a path" in line for line in find_problems(folders["adapter"], None))

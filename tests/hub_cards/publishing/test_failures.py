@@ -5,7 +5,7 @@ from json import JSONDecodeError
 import pytest
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from hub_cards.publishing.failures import FAILURES, explain
+from hub_cards.publishing.failures import FAILURES, explain, reading_from_hub
 
 
 TOKEN = "hf_" + 34 * "x"
@@ -29,3 +29,11 @@ def test_messages(error, message):
 
 def test_a_missing_file_is_no_failure_of_the_hub():
     assert not isinstance(FileNotFoundError("model.safetensors"), FAILURES)
+
+
+def test_a_connection_that_is_lost_while_something_is_read():
+    """It becomes an OSError, which commands report on one line; what is wrong in a file is said in that file's words."""
+    with pytest.raises(OSError, match=r"did not arrive \(HTTPError\)\. Run the same command again"), reading_from_hub():
+        raise HTTPError("Server disconnected without sending a response.")
+    with pytest.raises(ValueError, match="broken"), reading_from_hub():
+        raise ValueError("broken")

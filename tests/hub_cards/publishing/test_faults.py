@@ -1,5 +1,5 @@
 """Whatever goes wrong on the way, a repository is the old one or the new one, the message says what to do, and the same command
-completes. Models are not loaded here."""
+completes; also the first time, where the old one is none, or one without files. Models are not loaded here."""
 
 import os
 import signal
@@ -43,35 +43,42 @@ class Overtake(Effect):
 
 @dataclass(frozen=True)
 class Case:
-    """What goes wrong, how often, after how many requests that go well, and what is said then."""
+    """What goes wrong, how often, after how many requests that go well (`skip_first`: the first time), and what is said then.
+    `is_first` and `is_next` say whether it can go wrong the first time, and later."""
 
     requests: str
     effect: Effect
     said: str
     times: int | None = None
     skip: int = 0
+    skip_first: int = 0
     patience: float = 100.0
+    is_first: bool = True
+    is_next: bool = True
 
 
 CREATE, QUESTION, TREE = "POST /api/repos/create", "GET /api/models/[^/]*/[^/]*$", "GET .*/tree/"
-AGAIN, PUBLISHED = "Run the same command again", "Published: "
+AGAIN, PUBLISHED, OVERTAKEN = "Run the same command again", "Published: ", "something else was published there at the same time"
 CASES = {
     "unknown-token": Case("POST", Refuse(401), "Log in with `hf auth login`"),
     "may-not-write": Case(COMMIT, Refuse(403, message="read only"), "your token may not do that (read only). Use one that may"),
     "vanished": Case(COMMIT, Refuse(404, code="RepoNotFound"), "there is no such repository"),
-    "somebody-else": Case(COMMIT, Refuse(412), "something else was published there at the same time"),
+    "somebody-else": Case(COMMIT, Refuse(412), OVERTAKEN),
     "rate-limit": Case(COMMIT, Refuse(429, retry_after=7), "the Hub asks to wait"),
     "refused": Case(COMMIT, Refuse(400, message="too many files"), "the Hub refuses it with status 400 (too many files)"),
-    "down-at-creation": Case(CREATE, Refuse(500), AGAIN),
+    "down-at-a-question": Case(QUESTION, Refuse(500), AGAIN, times=1),
+    "down-at-creation": Case(CREATE, Refuse(500), AGAIN, is_next=False),
     "down-at-the-card": Case("validate-yaml", Refuse(503), AGAIN),
-    "down-at-the-list": Case(TREE, Refuse(500), AGAIN),
+    "down-at-the-list": Case(TREE, Refuse(500), AGAIN, is_first=False),
     "down-before-uploads": Case(PREUPLOAD, Refuse(500), AGAIN),
     "down-at-uploads": Case(UPLOAD, Refuse(500), AGAIN),
     "down-at-the-commit": Case(COMMIT, Refuse(500), AGAIN),
-    "silent-at-creation": Case(CREATE, Stall(1000), AGAIN, patience=0.15),
-    "silent-at-a-question": Case(QUESTION, Stall(1000), AGAIN, times=2, patience=0.15),
+    "silent-at-creation": Case(CREATE, Stall(1000), AGAIN, patience=0.15, is_next=False),
+    "silent-at-a-question": Case(QUESTION, Stall(1000), AGAIN, times=1, patience=0.15),
+    "silent-after-creation": Case(QUESTION, Stall(1000), AGAIN, times=1, skip_first=1, patience=0.15, is_next=False),
     "silent-at-uploads": Case(UPLOAD, Stall(1000), AGAIN, patience=0.15),
     "silent-at-the-commit": Case(COMMIT, Stall(1000), AGAIN, patience=0.15),
+    "lost-at-creation": Case(CREATE, DropAnswer(), AGAIN, times=1, is_next=False),
     "lost-in-an-upload": Case(UPLOAD, DropUpload(after_bytes=3_000_000), AGAIN),
     "lost-in-the-commit": Case(COMMIT, DropUpload(after_bytes=100), AGAIN),
     "wrong-checksum": Case(UPLOAD, CorruptUpload(), AGAIN, times=1),
@@ -81,7 +88,13 @@ CASES = {
     "every-answer-lost": Case(COMMIT, DropAnswer(), PUBLISHED),
     "down-at-the-check": Case(TREE, Refuse(500), "was published, but cannot be checked", skip=1),
 }
-OLD = {"README.md": b"---\nlicense: mit\n---\n", "old.safetensors": b"old", "model.safetensors": b"older"}
+OLD = {"README.md": b"---\nlicense: mit\ntags: [m2c]\n---\n", "old.safetensors": b"old", "model.safetensors": b"older"}
+NEXT, FIRST = [name for name in CASES if CASES[name].is_next], [f"first-{name}" for name in CASES if CASES[name].is_first]
+OVERTAKEN_RUNS = ("overtaken", "overtaken-and-refused")
+
+
+def case_of(name: str) -> Case | None:
+    return CASES.get(name.removeprefix("first-"))
 
 
 @dataclass
@@ -89,16 +102,17 @@ class Run:
     """What became of one repository: how the commands ended, and which commits were there before, between and after them."""
 
     failed: dict
-    between: str
+    between: str | None
     repeated: dict
-    before: str
+    before: str | None
     waits: list[float] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
-def before(hub) -> dict[str, str]:
-    """Repositories with something old, one for each case, by what is their commit."""
-    return {name: hub.publish(f"ana/{name}", OLD).oid for name in ("interrupted", "overtaken", *CASES)}
+def before(hub) -> dict[str, str | None]:
+    """One repository for each case: with something old, by what is its commit, or none yet."""
+    old = {name: hub.publish(f"ana/{name}", OLD).oid for name in ("interrupted", *OVERTAKEN_RUNS, *NEXT)}
+    return {**old, **dict.fromkeys(FIRST)}
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +120,21 @@ def outcomes(hub, client, folders, before, tmp_path_factory) -> list:
     """Five steps for each case, all of them in one process, and a comparison."""
     process = tmp_path_factory.mktemp("process") / "id"
     hub.faults.add("PUT .*/ana/interrupted/", Interrupt(process))
-    hub.faults.add("PUT .*/ana/overtaken/", Overtake(hub.repository("ana/overtaken")))
+    for name in OVERTAKEN_RUNS:
+        hub.faults.add(f"PUT .*/ana/{name}/", Overtake(hub.repository(f"ana/{name}")))
+    hub.faults.add("POST .*/ana/overtaken-and-refused/commit", Refuse(504))
     steps = []
     for name in before:
-        case = CASES.get(name)
+        case = case_of(name)
         publishing = partial(publish, arguments=[folders["base"], f"ana/{name}"], probes=False)
         looking = partial(head, repo_id=f"ana/{name}")
         if case is None:
-            steps += [partial(write_process_id, path=process), publishing, looking, looking, publishing]
+            again = partial(publish, arguments=[folders["base"], f"ana/{name}", "--replace"], probes=False)
+            steps += [partial(write_process_id, path=process), publishing, looking, looking, again]
         else:
             effect = {"kind": type(case.effect).__name__, **asdict(case.effect)}
-            fault = partial(plan_fault, requests=case.requests, effect=effect, times=case.times, skip=case.skip)
+            skip = case.skip_first if name in FIRST else case.skip
+            fault = partial(plan_fault, requests=case.requests, effect=effect, times=case.times, skip=skip)
             steps += [fault, partial(publishing, patience=case.patience), looking, partial(clear_faults), publishing]
     comparison = partial(compare, folder=folders["base"], repo_id="ana/refused", revision=before["refused"])
     outcomes = client.session(*steps, comparison)
@@ -139,27 +157,32 @@ def new(folders) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folders["base"].iterdir()}
 
 
-@pytest.mark.parametrize("name", ["interrupted", *CASES])
+@pytest.mark.parametrize("name", ["interrupted", *NEXT, *FIRST])
 def test_the_old_one_or_the_new_one(hub, runs, new, name):
     repository, run = hub.repository(f"ana/{name}"), runs[name]
     files = repository.files()
     assert f"ana/{name}" in files.pop("README.md").decode() and files.pop(".gitattributes") and files == new
-    assert repository.at().parent == run.before and len(repository.commits) == 3, "one commit, whatever happened"
-    assert run.between in (run.before, repository.at().oid)
+    first, *_ = repository.commits
+    assert repository.at().parent == (run.before or first), "one commit, whatever happened"
+    assert len(repository.commits) == (2 if run.before is None else 3)
+    assert run.between in (run.before, None if run.before else first, repository.at().oid)
     assert run.repeated["code"] == 0 and PUBLISHED in run.repeated["said"]
-    assert ("is there already" in run.repeated["said"]) == (run.between != run.before)
+    assert ("is there already" in run.repeated["said"]) == (run.between == repository.at().oid)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_message(runs, name):
-    run, said = runs[name], CASES[name].said
+@pytest.mark.parametrize("name", [*NEXT, *FIRST])
+def test_the_message(hub, runs, name):
+    run, said = runs[name], case_of(name).said
     assert said in run.failed["said"]
     if said == PUBLISHED:
         assert run.failed["code"] == 0 and "error" not in run.failed["said"]
     else:
         *_, line = run.failed["said"].splitlines()
         assert run.failed["code"] == 1 and said in line and line.startswith("error: ") and len(line) < 500
-    assert (run.between == run.before) == (said not in (PUBLISHED, CASES["down-at-the-check"].said))
+    is_new = said in (PUBLISHED, CASES["down-at-the-check"].said)
+    assert (run.between == hub.repository(f"ana/{name}").at().oid) == is_new
+    is_made = run.before is None and run.between is not None and not is_new
+    assert not is_made or "may be there now without any file" in run.failed["said"]
 
 
 def test_ctrl_c(runs):
@@ -167,13 +190,14 @@ def test_ctrl_c(runs):
     assert runs["interrupted"].between == runs["interrupted"].before
 
 
-def test_what_somebody_else_publishes_at_the_same_time_is_not_overwritten_unseen(hub, runs, new):
-    run, repository = runs["overtaken"], hub.repository("ana/overtaken")
-    assert run.failed["code"] == 1 and "something else was published there at the same time" in run.failed["said"]
+@pytest.mark.parametrize("name", OVERTAKEN_RUNS)
+def test_what_somebody_else_publishes_at_the_same_time_is_not_overwritten_unseen(hub, runs, new, name):
+    """Also where the Hub fails just then, and the commit is tried again. What the other one removed is not ours any more."""
+    run, repository = runs[name], hub.repository(f"ana/{name}")
+    assert run.failed["code"] == 1 and OVERTAKEN in run.failed["said"]
     assert set(repository.files(run.between)) == {"other.txt"} and repository.at(run.between).parent == run.before
-    assert (
-        run.repeated["code"] == 0 and repository.at().parent == run.between and repository.files().keys() == {"README.md", *new}
-    )
+    assert "What is there, but not here, is removed:\n  other.txt\n" in run.repeated["said"] and run.repeated["code"] == 0
+    assert repository.at().parent == run.between and repository.files().keys() == {"README.md", *new}
 
 
 def test_waiting(runs):

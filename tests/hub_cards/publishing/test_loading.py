@@ -1,4 +1,4 @@
-"""What is made of how the fresh process ends that loads a model. That it does load one is seen in test_publish."""
+"""What is made of how the fresh process ends that loads a model. That it does load one is seen in test_publication."""
 
 import textwrap
 
@@ -45,22 +45,44 @@ def test_why_it_failed(stranger, monkeypatch):
         probe("you/m2c")
 
 
+def test_a_process_that_hangs_is_ended(stranger, monkeypatch):
+    monkeypatch.setattr(loading, "LONGEST", 0.5)
+    stranger("import time; time.sleep(60)")
+    with pytest.raises(ValueError, match="does not load in a fresh process: it was not done after 0 seconds"):
+        probe("you/m2c")
+
+
+@pytest.fixture
+def libraries(monkeypatch, tmp_path):
+    """In the place of those that the true script imports; of transformers the code of a function is given."""
+
+    def put(from_pretrained: str) -> None:
+        codes = {
+            "torch": "float32 = None",
+            "PIL": "Image = None",
+            "safetensors/__init__": "",
+            "safetensors/torch": "save_file = None",
+            "transformers": f"class AutoModel:\n    from_pretrained = {from_pretrained}\nAutoProcessor = AutoModel",
+        }
+        for name, code in codes.items():
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return put
+
+
+def test_a_hub_that_falls_silent_is_a_failure(libraries):
+    """The client of the Hub waits for ever by itself."""
+    libraries("lambda *_, **__: {}[__import__('huggingface_hub').get_session().timeout.read]")
+    with pytest.raises(ValueError, match=r"process: KeyError: 100\.0$"):
+        probe("you/m2c")
+
+
 @pytest.mark.parametrize("package", ["m2c", "modeling_m2c", "processing_m2c", "hub_cards"])
-def test_a_model_that_needs_our_packages_does_not_load(monkeypatch, tmp_path, package):
-    """The true script, with libraries that import one of them when they load a model."""
-    needing = f"class AutoModel:\n    from_pretrained = lambda *_, **__: __import__({package!r})\nAutoProcessor = AutoModel"
-    libraries = {
-        "torch": "float32 = None",
-        "PIL": "Image = None",
-        "safetensors/__init__": "",
-        "safetensors/torch": "save_file = None",
-        "transformers": needing,
-    }
-    for name, code in libraries.items():
-        path = tmp_path / f"{name}.py"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_a_model_that_needs_our_packages_does_not_load(libraries, package):
+    libraries(f"lambda *_, **__: __import__({package!r})")
     with pytest.raises(ValueError, match=rf"process: ModuleNotFoundError: import of {package} halted; None in sys\.modules$"):
         probe("you/m2c")
 

@@ -25,7 +25,7 @@ def test_secrets_in_any_text(kind, before, after):
     text = f"{''.join(before)}{SECRETS[kind]}{''.join(reversed(after))}"
     assert kind in find_secrets(text.encode("utf-8", "replace"))
     said = without_secrets(text)
-    assert SECRETS[kind] not in said and "***" in said and "\n" not in said
+    assert SECRETS[kind] not in said and "***" in said
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,23 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard
 
-from hub_cards.publishing.staging import is_model, name_itself_as_base, stage_dataset, stage_model
+from hub_cards.publishing import copying
+from hub_cards.publishing.staging import Results, name_itself_as_base, stage_model
 from m2c.checkpoints import load_model, load_processor
-from m2c.data import scenes
-from m2c.data.image_folder import write_image_folder
 
 from ...test_checkpoints import features
 
 
 PRIVATE = ("checkpoints/step_000001/optimizer.bin", "log.jsonl", "run.json", "trackers/run/events", ".cache/x", "x.partial")
-RECORDS = ("training.json", "evaluation/cirr-val.json", ".eval_results/cirr-val.yaml", "learning_curves.png")
+RECORDS = {"training.json", "retrieval.png", "learning_curves.png"}
+RECORD, ENTRIES = "evaluation/scenes-test.json", ".eval_results/scenes-test.yaml"
 
 
 @pytest.fixture
@@ -26,19 +29,26 @@ def staged(tmp_path) -> Path:
 
 
 @pytest.fixture
-def trained(copy_of, scenes_record):
-    """Makes the folder of a run of a kind, with records and what is for its owner."""
+def trained(copy_of):
+    """Makes the folder of a run of a kind, with pictures and what is for its owner."""
 
     def make(kind: str) -> Path:
         folder = copy_of(kind)
-        for name in (*PRIVATE, *RECORDS[1:]):
+        for name in (*PRIVATE, *RECORDS - {"training.json"}):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(name)
-        (folder / "evaluation" / "cirr-val.json").write_text(json.dumps(scenes_record))
-        (folder / ".eval_results" / "cirr-val.yaml").write_text("- {dataset: {id: cirr, task_id: val}, value: 1.0}\n")
         return folder
 
     return make
+
+
+@pytest.fixture
+def measured(trained, write_json, scenes_record):
+    """The same of the model that was measured, with what an earlier publication left."""
+    folder = trained("full")
+    write_json(folder / RECORD, scenes_record)
+    write_json(folder / ".eval_results" / "old.yaml", [])
+    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -55,7 +65,7 @@ def test_as_it_is(trained, staged, kind):
     before = contents(folder)
     stage_model(folder, staged, "you/model", licence="mit")
     sent = contents(staged)
-    assert sent.keys() == before.keys() - set(PRIVATE) | {"README.md"}
+    assert sent.keys() == before.keys() - set(PRIVATE) | {"README.md"} and sent.keys() >= RECORDS
     assert all(sent[name] == before[name] for name in sent if name != "README.md")
     assert b'from_pretrained("you/model"' in sent["README.md"] or b'path = "you/model"' in sent["README.md"]
     assert b"license: mit" in sent["README.md"]
@@ -77,6 +87,7 @@ def test_merged(trained, staged):
     folder = trained("full")
     stage_model(folder, staged, "you/model", "merged")
     assert not list(staged.glob("adapter*")) and {"config.json", "model.safetensors", *RECORDS} <= contents(staged).keys()
+    assert not set(PRIVATE) & contents(staged).keys()
     assert "stages 1 and 2 merged" in (staged / "README.md").read_text()
     merged, full = load_model(str(staged)), load_model(str(folder))
     processor = load_processor(str(folder))
@@ -116,34 +127,67 @@ def test_what_is_no_retriever(copy_of, clip_path, staged):
         stage_model(folder, staged, "you/model")
 
 
-@pytest.fixture
-def triplets(tmp_path) -> Path:
-    return write_image_folder(scenes.triplets(4), tmp_path / "triplets")
+def results_in(card: Path) -> list:
+    return ModelCard.load(card).data.eval_results or []
 
 
-def test_a_data_set(triplets, staged):
-    before = contents(triplets)
-    stage_dataset(triplets, staged, "you/triplets", "mit", "Drawn by a script.")
-    sent = contents(staged)
-    assert not is_model(triplets) and sent.keys() == before.keys() | {"README.md"} and len(sent) == 10
-    assert all(sent[name] == before[name] for name in before)
-    assert b"Drawn by a script." in sent["README.md"] and b"license: mit" in sent["README.md"]
+def test_figures_are_linked_from_the_repository(measured, staged):
+    before = contents(measured)
+    stage_model(measured, staged, "you/model", results=Results(datasets={"scenes": "you/scenes"}))
+    entries = yaml.safe_load((staged / ENTRIES).read_text())
+    links = {entry["source"]["url"] for entry in entries}
+    assert links == {f"https://huggingface.co/you/model/blob/main/{RECORD}"} and len(entries) == 5
+    assert {entry["dataset"]["id"] for entry in entries} == {"you/scenes"}
+    assert {result.dataset_type for result in results_in(staged / "README.md")} == {"you/scenes"}
+    assert f"]({RECORD})" in (staged / "README.md").read_text()
+    assert not (staged / ".eval_results" / "old.yaml").exists() and contents(measured) == before
 
 
-def test_pictures_that_are_missing_are_counted(triplets, staged):
-    """Whatever letters stand in the texts; some end a line elsewhere."""
-    for path in sorted(triplets.glob("target/*"))[:3]:
-        path.unlink()
-    metadata = (triplets / "metadata.jsonl").read_text().replace("the", "the\u2028")
-    (triplets / "metadata.jsonl").write_text(metadata)
-    with pytest.raises(ValueError, match=r"triplets lacks 3 of its pictures, such as target/000000"):
-        stage_dataset(triplets, staged, "you/triplets", None, None)
+@pytest.mark.parametrize("form", ["as it is", "adapter"])
+def test_results_are_added(trained, published, staged, evaluated, scenes_record, monkeypatch, form):
+    """Of `m2c evaluate --output`, be it its folder or the file in it; the weights are the same in both forms."""
+    monkeypatch.setattr("hub_cards.publishing.staging._base_of", lambda *_: str(published["base"]))
+    stage_model(trained("full"), staged, "you/model", form, results=Results((evaluated / "record.json",)))
+    assert json.loads((staged / RECORD).read_text()) == scenes_record and (staged / ENTRIES).is_file()
+    assert len(results_in(staged / "README.md")) == 5
 
 
-def test_files_are_copied_where_links_cannot_be(triplets, staged, monkeypatch):
-    def link(*_):
-        raise OSError("another file system")
+@pytest.mark.parametrize(("form", "is_named"), [("as it is", False), ("as it is", True), ("merged", True)])
+def test_figures_of_other_weights_are_not_published(measured, staged, evaluated, form, is_named):
+    """Whether the record lies in the folder or is named; merged weights are others too."""
+    if form == "as it is":
+        weights = measured / "adapter_model.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="the record of scenes-test is of another model"):
+        stage_model(measured, staged, "you/model", form, results=Results((evaluated,) * is_named))
 
-    monkeypatch.setattr("os.link", link)
-    stage_dataset(triplets, staged, "you/triplets", None, None)
-    assert contents(triplets).items() <= contents(staged).items()
+
+def test_records_stay_behind_when_weights_are_merged(measured, staged):
+    stage_model(measured, staged, "you/model", "merged")
+    assert not {"evaluation", ".eval_results"} & {path.name for path in staged.iterdir()}
+    assert "nothing was measured" in (staged / "README.md").read_text() and not results_in(staged / "README.md")
+
+
+@pytest.mark.parametrize("form", ["as it is", "merged"])
+@pytest.mark.parametrize("name", ["README.md", "adapter_config.json", "evaluation", "notes/nothing"])
+def test_links_are_refused_and_nothing_is_written_through_them(trained, staged, tmp_path, name, form):
+    folder, outside = trained("full"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "README.md").write_text("of all")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    target = {"evaluation": outside, "notes/nothing": outside / "nothing"}.get(name, outside / "README.md")
+    (folder / name).symlink_to(target)
+    with pytest.raises(ValueError, match=f"{name} in .*full is a link; publish a copy that holds the files, as `cp -rL`"):
+        stage_model(folder, staged, "you/model", form)
+    assert [path.name for path in outside.iterdir()] == ["README.md"] and (outside / "README.md").read_text() == "of all"
+    assert not list(staged.iterdir())
+
+
+def test_a_disk_without_room_is_known_before_it_is_full(folders, staged, monkeypatch):
+    """As it is, only small files are copied; merged weights are written anew."""
+    monkeypatch.setattr(copying.shutil, "disk_usage", lambda path: SimpleNamespace(free=500_000))
+    stage_model(folders["full"], staged, "you/model")
+    with pytest.raises(ValueError, match=r"MB are to be written into .*, where 500\.0 kB are free; set TMPDIR to a folder"):
+        stage_model(folders["full"], staged, "you/model", "merged")

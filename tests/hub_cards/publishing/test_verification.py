@@ -1,12 +1,10 @@
-"""What is seen after sending; that all is well with what really was sent is seen in test_publish."""
-
-from importlib import import_module
+"""What is seen after sending; that all is well with what really was sent is seen in test_publication."""
 
 import pytest
 import torch
 
-from hub_cards.publishing import publish
-from hub_cards.publishing.hub import Published
+from hub_cards.publishing import Options, publication, publish, sending
+from hub_cards.publishing.hub import Present, Published
 
 
 FEATURES = {"composed": torch.ones(2), "images": torch.ones(2)}
@@ -16,11 +14,12 @@ FEATURES = {"composed": torch.ones(2), "images": torch.ones(2)}
 def publishing(monkeypatch):
     """`publish` with a Hub that is made up: what it holds, and how the model in it behaves."""
 
-    def publish_to(differing_files: list[str], probe_there) -> None:
-        module = import_module("hub_cards.publishing.publish")
-        monkeypatch.setattr(module, "send", lambda *_: Published("https://hub/you/model", 40 * "a", True))
-        monkeypatch.setattr(module, "differing_files", lambda *_: differing_files)
-        monkeypatch.setattr(module, "probe", lambda name, *_: probe_there() if name == "you/model" else FEATURES)
+    def publish_to(differing_files: list[str], probe_there, probe_here=lambda _: FEATURES, is_new=True) -> None:
+        monkeypatch.setattr(sending, "look_up", lambda *_: Present())
+        monkeypatch.setattr(sending, "check_card", lambda *_: None)
+        monkeypatch.setattr(sending, "send", lambda *_: Published("https://hub/you/model", 40 * "a", is_new))
+        monkeypatch.setattr(sending, "differing_files", lambda *_: differing_files)
+        monkeypatch.setattr(publication, "probe", lambda name, *_: probe_there() if name == "you/model" else probe_here(name))
 
     return publish_to
 
@@ -52,16 +51,36 @@ def test_all_is_well(folders, publishing):
     publishing([], lambda: FEATURES)
     said = []
     assert publish(folders["base"], "you/model", say=said.append).revision == 40 * "a"
-    assert said[1:4] == ["Loading it in a fresh process ...", "Sending ...", "Checking revision aaaaaaaa ..."]
+    assert said[0] == "Loading it in a fresh process ..." and said[1].startswith("For the model you/model:\n")
+    assert said[2:4] == ["Sending ...", "Checking revision aaaaaaaa ..."] and len(said) == 5
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_another_form_must_give_the_features_of_the_folder(folders, publishing, monkeypatch, form):
+    """`FEATURES` are those of the folder; what was staged is off by more than another order of sums explains."""
+    monkeypatch.setattr(publication, "stage_model", lambda *_: None)
+    monkeypatch.setattr(publication, "refuse_problems", lambda *_: None)
+    publishing([], lambda: FEATURES, lambda path: {kind: f + 1e-3 * (path != folders["full"]) for kind, f in FEATURES.items()})
+    with pytest.raises(
+        ValueError, match=f"the {form} form gives other features of composed, images than .*full; do not use it"
+    ):
+        publish(folders["full"], "you/model", Options(form=form), say=lambda _: None)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_is_there_already_is_no_pull_request(folders, publishing, is_new):
+    publishing([], lambda: FEATURES, is_new=is_new)
+    said = []
+    publish(folders["base"], "you/model", Options(create_pr=True), say=said.append)
+    assert ("Once it is merged:" in said[-1]) == is_new and ("All of it is there already." in said) != is_new
 
 
 def test_sizes(tmp_path):
-    contents = import_module("hub_cards.publishing.publish").contents
     for name, size in {"a": 999, "b/c": 1_000, "d": 12_345_678, "e": 1_700_000_000}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         with open(tmp_path / name, "wb") as file:
             file.truncate(size)
-    assert contents(tmp_path).splitlines() == [
+    assert sending.contents(tmp_path).splitlines() == [
         "  a            999 B",
         "  b/c         1.0 kB",
         "  d          12.3 MB",

@@ -10,7 +10,7 @@ def publish(arguments, token=None, probes=True, patience=100):
 
     from m2c.cli import app
 
-    publishing, hub = (importlib.import_module(f"hub_cards.publishing.{name}") for name in ("publish", "hub"))
+    publishing, hub = (importlib.import_module(f"hub_cards.publishing.{name}") for name in ("publication", "hub"))
     before = os.environ["HF_TOKEN"], publishing.probe, hub.PATIENCE
     os.environ["HF_TOKEN"] = before[0] if token is None else token
     publishing.probe = before[1] if probes else lambda *_: {}
@@ -27,9 +27,9 @@ def publish(arguments, token=None, probes=True, patience=100):
 def compare(folder, repo_id, revision):
     from pathlib import Path
 
-    from hub_cards.publishing.hub import differing_files
+    from hub_cards.publishing.hub import Destination, differing_files
 
-    return differing_files(Path(folder), repo_id, "model", revision)
+    return differing_files(Path(folder), Destination(repo_id, "model"), revision)
 
 
 def write_process_id(path):
@@ -40,7 +40,7 @@ def write_process_id(path):
 
 
 def run_card(repo_id, repo_type="model"):
-    """Runs the first lines of Python in a card. Returns them, what they printed, and the features that they computed."""
+    """Runs all Python in a card, each block after the other. Returns the first one, what it printed, and what all computed."""
     import contextlib
     import io
     import re
@@ -49,29 +49,26 @@ def run_card(repo_id, repo_type="model"):
     from huggingface_hub import hf_hub_download
 
     card = Path(hf_hub_download(repo_id, "README.md", repo_type=repo_type)).read_text(encoding="utf-8")
-    code = re.search("^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)[1]
-    names, printed = {}, io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "card", "exec"), names)
-    features = {name: names[name].tolist() for name in ("query", "gallery") if name in names}
-    return {"code": code, "printed": printed.getvalue().strip(), "features": features}
+    blocks = re.findall("^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    names, printed = {}, []
+    for code in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(code, "card", "exec"), names)
+        printed.append(output.getvalue().strip())
+    values = {name: names[name].tolist() for name in ("query", "gallery", "similarities") if name in names}
+    return {"code": blocks[0], "printed": printed[0], "values": values, "answers": names.get("answers")}
 
 
-def retrieve(repo_id):
-    """What the pipeline and `SentenceTransformer` make of the same query and gallery."""
+def embed_at(repo_id, revision):
+    """Of an adapter, whose base has revisions of its own, as its card says."""
     from PIL import Image
-    from sentence_transformers import SentenceTransformer
-    from transformers import pipeline
+    from transformers import AutoModel, AutoProcessor
 
-    pictures = [Image.new("RGB", (50, 40), color) for color in ("red", "green", "blue")]
-    query = {"image": pictures[0], "text": "is big"}
-    answers = pipeline("composed-image-retrieval", model=repo_id, trust_remote_code=True)(query, gallery=pictures)
-    encoder = SentenceTransformer(repo_id, trust_remote_code=True)
-    similarities = encoder.similarity(encoder.encode([query]), encoder.encode(pictures))[0]
-    return {
-        "pipeline": {str(answer["index"]): answer["score"] for answer in answers},
-        "sentence-transformers": {str(index): score for index, score in enumerate(similarities.tolist())},
-    }
+    model = AutoModel.from_pretrained(repo_id, adapter_kwargs={"revision": revision}, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(repo_id, revision=revision, trust_remote_code=True)
+    images = [Image.new("RGB", (50, 40), color) for color in ("red", "blue")]
+    inputs = processor(images=images, text=["is big", ""], return_tensors="pt")
+    return model.get_composed_features(**inputs).pooler_output.tolist()
 
 
 def read_triplets(repo_id):

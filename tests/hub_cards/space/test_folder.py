@@ -2,20 +2,20 @@
 
 import json
 import re
+import shutil
 import sys
 from importlib.metadata import version
-from types import SimpleNamespace
 
 import pytest
 import torch
 from huggingface_hub import SpaceCard
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from hub_cards.publishing.checks import find_problems
-from hub_cards.space import folder, publish, read_gallery
+from hub_cards.space import folder, publication, read_gallery
 from m2c.data.scenes import composed_retrieval
 
 from ...hub.cards import validate
@@ -80,8 +80,30 @@ def test_requirements_are_what_is_installed_here(space):
 
 def test_what_runs_here_only_is_not_published(space):
     """The place of the model is the one thing in the folder that others must not see."""
-    (problem,) = find_problems(space)
+    (problem,) = find_problems(space, "apache-2.0")
     assert problem.startswith("settings.json names a path")
+
+
+def test_one_commit_encodes_the_gallery_and_is_loaded(folders, space, tmp_path, monkeypatch):
+    """Nothing but that commit is asked of the Hub, where another one may be published at any time."""
+    commit, made = 40 * "a", tmp_path / "space"
+    place = shutil.copytree(folders["full"], tmp_path / commit)
+    monkeypatch.setattr(folder, "snapshot_download", lambda model: str(place))
+    made.mkdir()
+    folder.write_space("you/full", read_gallery("scenes", None), made)
+    settings = json.loads((made / "settings.json").read_text())
+    assert (settings["model"], settings["revision"]) == ("you/full", commit)
+    assert (made / "gallery.safetensors").read_bytes() == (space / "gallery.safetensors").read_bytes()
+    assert str(tmp_path) not in "".join(path.read_text() for path in made.glob("*.[jmt]*"))
+
+
+def test_a_model_that_the_hub_does_not_give(tmp_path, monkeypatch):
+    def download(model):
+        raise HTTPError("Server disconnected without sending a response.")
+
+    monkeypatch.setattr(folder, "snapshot_download", download)
+    with pytest.raises(OSError, match=r"you/full could not be fetched: the Hub failed .*Run the same command again"):
+        folder.write_space("you/full", read_gallery("scenes", None), tmp_path)
 
 
 def test_a_plain_clip_is_refused(tmp_path):
@@ -90,15 +112,10 @@ def test_a_plain_clip_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_adapter_alone_is_refused(tmp_path, monkeypatch):
+def test_an_adapter_alone_is_refused(folders, tmp_path, monkeypatch):
     """The Hub has no config.json of it: it would follow its base, whatever becomes of that."""
     pytest.importorskip("gradio")
-
-    def download(repo_id, filename):
-        raise RemoteEntryNotFoundError(filename, response=SimpleNamespace(headers={}, request=None, status_code=404))
-
-    monkeypatch.setattr(folder, "hf_hub_download", download)
-    monkeypatch.setattr(folder, "is_m2c", lambda model: True)
+    monkeypatch.setattr(folder, "snapshot_download", lambda model: str(folders["adapter"]))
     with pytest.raises(ValueError, match="'you/adapter' is an adapter alone"):
         folder.write_space("you/adapter", read_gallery("scenes", None), tmp_path)
 
@@ -110,7 +127,7 @@ def test_a_page_that_does_not_run_is_not_written(folders, tmp_path, monkeypatch)
     def write_broken(model, gallery, space):
         (space / "app.py").write_text("raise RuntimeError('a token hf_' + 'a1' * 17)")
 
-    monkeypatch.setattr(publish, "write_space", write_broken)
+    monkeypatch.setattr(publication, "write_space", write_broken)
     with pytest.raises(ValueError, match="the Space does not run: RuntimeError: a token") as failure:
-        publish.make_space(str(folders["full"]), read_gallery("scenes", None), tmp_path / "space", say=lambda _: None)
+        publication.make_space(str(folders["full"]), read_gallery("scenes", None), tmp_path / "space", say=lambda _: None)
     assert "hf_a1" not in str(failure.value) and not (tmp_path / "space").exists()

@@ -1,23 +1,29 @@
 """`m2c publish` against a Hub on this machine: what strangers load is what lay in the folder."""
 
+import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
+from hub_cards import write_card, write_results
 from m2c.checkpoints import load_model, load_processor
 from m2c.data import scenes
 from m2c.data.benchmarks import write_benchmark
 from m2c.data.benchmarks.scenes import load_scenes
 from m2c.data.image_folder import write_image_folder
 
+from ...hub.faults import DropAnswer
 from ...hub.test_models import embed
 from ...test_checkpoints import features
-from .user_code import publish, read_triplets, retrieve, run_card
+from .user_code import embed_at, publish, read_triplets, run_card
 
 
 # What is published where: the kind of folder, and how. Every form is loaded by the visitors below. While it is published, only
@@ -28,9 +34,20 @@ FORMS = {
     "ana/adapter": ("full", "--adapter-only", "--base", "ana/base"),
     "ana/merged": ("full", "--merge"),
     "ana/converted": ("converted", "--private"),
+    "ana/measured": ("measured", "--licence", "cc-by-4.0", "--results-dataset", "scenes=ana/scenes"),
 }
 UNUSUAL = ("ana/full", "ana/adapter")
 COLORS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def sources(folders, scenes_record, tmp_path_factory) -> dict[str, Path]:
+    """Folders to publish from; one as the quickstart leaves it, with figures, a picture and a card that has no home yet."""
+    measured = shutil.copytree(folders["full"], tmp_path_factory.mktemp("run") / "measured")
+    Image.new("RGB", (30, 20), "green").save(measured / "retrieval.png")
+    write_results(measured, [scenes_record])
+    write_card(measured)
+    return {**folders, "measured": measured}
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +60,20 @@ def datasets(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def session(client, folders, datasets) -> dict:
-    """Publishes everything; in the place of the full model another one was before. Then the owner tries the benchmark."""
-    commands = {name: [folders[kind], name, *options] for name, (kind, *options) in FORMS.items()}
+def session(hub, client, folders, sources, datasets) -> dict:
+    """Publishes everything; in the place of the full model another one was before. Then the owner tries the benchmark. At last
+    a model, while the Hub takes everything and gives nothing."""
+    commands = {name: [sources[kind], name, *options] for name, (kind, *options) in FORMS.items()}
     for name, folder in datasets.items():
         commands[name] = [folder, name, "--licence", "apache-2.0", "--source", "Drawn by `m2c.data.scenes`."]
     before = partial(publish, arguments=[folders["base"], "ana/full"], probes=False)
     publishing = [partial(publish, arguments=arguments, probes=name in UNUSUAL) for name, arguments in commands.items()]
     trying = partial(run_card, repo_id="ana/benchmark", repo_type="dataset")
-    outcomes = client.session(before, *publishing, trying)
+    hub.faults.add("HEAD /ana/unseen/resolve/", DropAnswer(), times=None)
+    unseen = partial(publish, arguments=[folders["base"], "ana/unseen"])
+    *outcomes, failed = client.session(before, *publishing, trying, unseen)
     assert not [outcome for outcome in outcomes if outcome.error or outcome.value.get("code") == 1], outcomes
-    return dict(zip(["before", *commands, "tried"], [outcome.value for outcome in outcomes]))
+    return dict(zip(["before", *commands, "tried", "unseen"], [outcome.value for outcome in [*outcomes, failed]]))
 
 
 @pytest.fixture(scope="module")
@@ -77,32 +97,46 @@ def visitor(stranger, tokens):
 
 
 @pytest.fixture(scope="module")
-def online(visitor, embedding) -> dict[str, dict]:
+def online(hub, visitor, embedding) -> dict[str, dict]:
     """All that a visitor does, in one process."""
+    pinned = hub.repository("ana/adapter").at().oid
     cards = [partial(run_card, repo_id=name) for name in FORMS]
     card = partial(run_card, repo_id="ana/triplets", repo_type="dataset")
-    others = [partial(retrieve, repo_id="ana/full"), partial(read_triplets, repo_id="ana/triplets")]
+    others = [partial(embed_at, repo_id="ana/adapter", revision=pinned), partial(read_triplets, repo_id="ana/triplets")]
     outcomes = visitor.session(*embedding.values(), *cards, card, *others)
     assert not [outcome for outcome in outcomes if outcome.error], outcomes[0].output
     values = iter([outcome.value for outcome in outcomes])
     return {
         "features": {name: torch.tensor(next(values)) for name in embedding},
         "cards": {name: next(values) for name in (*FORMS, "ana/triplets")},
-        "retrieved": next(values),
+        "pinned": torch.tensor(next(values)),
         "triplets": next(values),
     }
 
 
 @pytest.fixture(scope="module")
-def models(folders) -> dict:
+def models(folders, sources) -> dict:
     """Models before they were published, with their processors, by the names that they were given."""
-    kinds = {name: folders[kind] for name, (kind, *_) in FORMS.items()} | {"before": folders["base"]}
+    kinds = {name: sources[kind] for name, (kind, *_) in FORMS.items()} | {"before": folders["base"]}
     return {name: (load_model(str(folder)).eval(), load_processor(str(folder))) for name, folder in kinds.items()}
 
 
 @pytest.mark.parametrize("name", [*FORMS, "before"])
 def test_features_are_those_from_before(models, online, name):
     torch.testing.assert_close(online["features"][name], features(*models[name]), atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_at_a_commit(online):
+    torch.testing.assert_close(online["pinned"], online["features"]["ana/adapter"], atol=1e-5, rtol=1e-5)
+
+
+def test_with_our_packages(client, embedding, online):
+    """Where the flag is not needed."""
+    names = ("ana/base", "ana/full", "ana/adapter", "before")
+    outcomes = client.session(*(partial(embedding[name], trust_remote_code=False) for name in names))
+    for outcome, name in zip(outcomes, names, strict=True):
+        assert not outcome.error, outcome.output
+        torch.testing.assert_close(torch.tensor(outcome.value), online["features"][name], atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_forms_differ_where_they_should(online):
@@ -129,9 +163,16 @@ def test_the_lines_of_the_card_run(models, online, name):
     query = model.get_composed_features(**processor(images=pictures[0], text="is blue", return_tensors="pt")).pooler_output
     gallery = model.get_image_features(**processor(images=pictures, return_tensors="pt")).pooler_output
     card = online["cards"][name]
-    torch.testing.assert_close(torch.tensor(card["features"]["query"]), query, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(torch.tensor(card["features"]["gallery"]), gallery, atol=1e-5, rtol=1e-4)
-    assert card["printed"] == str(cosine_similarity(query, gallery).argsort(descending=True))
+    scores = cosine_similarity(query, gallery)
+    torch.testing.assert_close(torch.tensor(card["values"]["query"]), query, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.tensor(card["values"]["gallery"]), gallery, atol=1e-5, rtol=1e-4)
+    assert card["printed"] == str(scores.argsort(descending=True))
+    if name == "ana/adapter":
+        assert card["answers"] is None and "similarities" not in card["values"], "it has no configuration to name them"
+        return
+    answers = {answer["index"]: answer["score"] for answer in card["answers"]}
+    torch.testing.assert_close(torch.tensor([answers[index] for index in range(3)]), scores, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.tensor(card["values"]["similarities"]), scores[None], atol=1e-5, rtol=1e-4)
 
 
 def test_the_lines_of_the_card_are_said(said, online):
@@ -139,15 +180,18 @@ def test_the_lines_of_the_card_are_said(said, online):
         assert f'"{name}"' in card["code"] and f"\n\n{card['code']}" in said[name]
 
 
-@torch.no_grad()
-def test_other_libraries_find_the_same(models, online):
-    model, processor = models["ana/full"]
-    pictures = [Image.new("RGB", (50, 40), color) for color in COLORS]
-    query = model.get_composed_features(**processor(images=pictures[0], text="is big", return_tensors="pt")).pooler_output
-    gallery = model.get_image_features(**processor(images=pictures, return_tensors="pt")).pooler_output
-    for scores in online["retrieved"].values():
-        found = torch.tensor([scores[str(index)] for index in range(3)])
-        torch.testing.assert_close(found, cosine_similarity(query, gallery), atol=1e-5, rtol=1e-5)
+def test_figures_arrive_as_they_were_measured(hub, scenes_record, sources):
+    """With the picture, and a link to the record for each; the folder of the run has none, as it has no home."""
+    files = hub.repository("ana/measured").files()
+    record, table = "evaluation/scenes-test.json", ".eval_results/scenes-test.yaml"
+    assert {record, table, "retrieval.png"} <= files.keys() and not (sources["measured"] / ".eval_results").exists()
+    assert json.loads(files[record]) == {**scenes_record, "dataset": "ana/scenes"}
+    entries = yaml.safe_load(files[table])
+    assert {entry["source"]["url"] for entry in entries} == {f"https://huggingface.co/ana/measured/blob/main/{record}"}
+    card = ModelCard(files["README.md"].decode())
+    assert sorted(entry["value"] for entry in entries) == sorted(scenes_record["figures"].values())
+    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == scenes_record["figures"]
+    assert card.data.license == "cc-by-4.0" and f"]({record})" in card.text and "](retrieval.png)" in card.text
 
 
 def test_triplets_come_back_with_every_pixel(online):
@@ -183,5 +227,12 @@ def test_what_is_said(hub, said, datasets):
     assert "model.safetensors: 100%" in said["ana/base"], "the upload has a progress bar"
 
 
-def test_no_token_is_ever_said(tokens, said, online):
-    assert not any(token in repr(said) + repr(online) for token in tokens.values())
+def test_what_was_published_but_cannot_be_loaded_is_said(hub, session):
+    said = session["unseen"]["said"].strip().splitlines()[-1]
+    assert said.startswith(f"error: {hub.url}/ana/unseen was published, but ana/unseen does not load in a fresh process: ")
+    assert "RemoteProtocolError" in said and said.endswith("If that was the connection, load it once more")
+    assert session["unseen"]["code"] == 1 and "model.safetensors" in hub.repository("ana/unseen").files()
+
+
+def test_no_token_is_ever_said(tokens, session, online):
+    assert not any(token in repr(session) + repr(online) for token in tokens.values())

@@ -1,9 +1,9 @@
 """`m2c publish-space` against a Hub on this machine."""
 
-import importlib
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,16 @@ from huggingface_hub import SpaceCard
 from PIL import Image
 from typer.testing import CliRunner
 
+from hub_cards.publishing import sending
+from hub_cards.space import publication
 from m2c.checkpoints import set_base
 from m2c.cli import app
 
-from ...hub.user_code import fetch, push
+from ...hub.faults import DropAnswer, DropUpload, Refuse
+from ...hub.test_faults import COMMIT, UPLOAD
+from ...hub.user_code import clear_faults, fetch, plan_fault, push
 
 
-# The function of this name hides it in the package.
-publish = importlib.import_module("hub_cards.space.publish")
 CLI = "from m2c.cli import app; app()"
 
 
@@ -54,7 +56,9 @@ def search(repo_id, copy):
     return [(answer.picture.name, answer.score) for answer in answers]
 
 
-def test_a_space_keeps_to_the_model_it_was_made_with(hub, client, stranger, published, folders, ranking_in, pictures, tmp_path):
+def test_a_space_keeps_to_the_model_it_was_made_with(
+    hub, token, client, stranger, published, folders, ranking_in, pictures, tmp_path
+):
     """From the command to answers on somebody's machine, also after another model took the place of the one it names."""
     pytest.importorskip("gradio")
     model = shutil.copytree(published["full"], tmp_path / "full")
@@ -64,12 +68,14 @@ def test_a_space_keeps_to_the_model_it_was_made_with(hub, client, stranger, publ
     done = client.python("-c", CLI, "publish-space", *arguments)
     assert done.returncode == 0, done.stderr
     assert f"{hub.url}/spaces/ana/search" in done.stdout and "gallery.safetensors" in done.stdout
+    assert "gallery.safetensors: 100%" in done.stderr and token not in done.stdout + done.stderr
 
     sent = hub.repository("ana/search", "space").files()
     settings, card = json.loads(sent["settings.json"]), SpaceCard(sent["README.md"].decode())
     assert settings["model"] == "ana/full" and settings["revision"] == commit.oid
     assert card.data.models == ["ana/full"] and card.data.license == "cc-by-4.0" and card.data.sdk == "gradio"
     assert sum(name.startswith("gallery/") for name in sent) == 3 and not hub.repository("ana/search", "space").private
+    assert not any(token.encode() in content for content in sent.values())
     digests = {name: sha256(content).hexdigest() for name, content in sent.items() if name != ".gitattributes"}
     assert stranger.run(fetch, repo_id="ana/search", repo_type="space") == digests
 
@@ -92,9 +98,11 @@ def command(monkeypatch):
     def send(*arguments, **options):
         raise AssertionError("something was sent")
 
-    monkeypatch.setattr(publish, "write_space", write)
-    monkeypatch.setattr(publish, "try_out", lambda folder: None)
-    monkeypatch.setattr(publish, "send", send)
+    monkeypatch.setattr(publication, "write_space", write)
+    monkeypatch.setattr(publication, "try_out", lambda folder: None)
+    monkeypatch.setattr(sending, "look_up", lambda destination: sending.Present())
+    monkeypatch.setattr(sending, "check_card", lambda *_: None)
+    monkeypatch.setattr(sending, "send", send)
     return lambda *arguments: CliRunner().invoke(app, ["publish-space", *map(str, arguments)])
 
 
@@ -132,6 +140,66 @@ def test_gradio_is_asked_for(command, monkeypatch):
     def write(model, gallery, folder):
         version("gradio of another time")
 
-    monkeypatch.setattr(publish, "write_space", write)
+    monkeypatch.setattr(publication, "write_space", write)
     done = command("you/full", "you/search")
     assert done.exit_code == 1 and "pip install gradio" in done.output
+
+
+def test_a_token_is_not_said_again(command, monkeypatch):
+    token = "hf_" + 34 * "x"
+
+    def write(model, gallery, folder):
+        raise OSError(f"{model} refuses {token}")
+
+    monkeypatch.setattr(publication, "write_space", write)
+    done = command("you/full", token)
+    assert done.exit_code == 1 and "'***' is no name of a Space" in done.output and token not in done.output
+    done = command("you/full", "you/search")
+    assert done.exit_code == 1 and "you/full refuses ***" in done.output and token not in done.output
+
+
+def publish_small(name):
+    """`m2c publish-space` of two files that are no page, which takes no time. How it ends, and all that it says."""
+    from typer.testing import CliRunner
+
+    from hub_cards.space import publication
+    from m2c.cli import app
+
+    def write(model, gallery, folder):
+        (folder / "README.md").write_text("---\nsdk: gradio\nlicense: apache-2.0\ntags: [m2c]\n---\n")
+        (folder / "gallery.safetensors").write_bytes(b"features")
+
+    publication.write_space, publication.try_out = write, lambda folder: None
+    done = CliRunner().invoke(app, ["publish-space", "ana/model", name])
+    return {"code": done.exit_code, "said": done.output}
+
+
+FAULTS = {
+    "unknown-token": ("POST", Refuse(401), "Log in with `hf auth login`"),
+    "may-not-write": (COMMIT, Refuse(403), "your token may not do that"),
+    "down": (COMMIT, Refuse(500), "Run the same command again"),
+    "lost": (UPLOAD, DropUpload(after_bytes=3), "Run the same command again"),
+    "answer-lost": (COMMIT, DropAnswer(), "Published: "),
+}
+
+
+def test_a_space_is_the_old_one_or_the_new_one(hub, token, client):
+    """Whatever goes wrong; the same command completes. The first time, and over what was there."""
+    old, steps = {"README.md": b"---\nsdk: gradio\ntags: [m2c]\n---\n", "app.py": b"old"}, []
+    for name, (requests, effect, _) in FAULTS.items():
+        hub.publish(f"ana/next-{name}", old, "space")
+        for age in ("first", "next"):
+            effect_by_name = {"kind": type(effect).__name__, **asdict(effect)}
+            fault = partial(plan_fault, requests=requests, effect=effect_by_name, times=None)
+            publishing = partial(publish_small, name=f"ana/{age}-{name}")
+            steps += [fault, publishing, partial(clear_faults), publishing]
+    # Of its requests the client then says all that it says of any.
+    outcomes = replace(client, variables={"HF_DEBUG": "1"}).session(*steps)
+    assert not [outcome for outcome in outcomes if outcome.error] and token not in repr(outcomes)
+    for index, name in enumerate(f"{age}-{name}" for name in FAULTS for age in ("first", "next")):
+        _, failed, _, repeated = (outcome.value for outcome in outcomes[4 * index : 4 * index + 4])
+        said, repository = FAULTS[name.partition("-")[2]][-1], hub.repository(f"ana/{name}", "space")
+        assert said in failed["said"] and (failed["code"] == 0) == (said == "Published: "), failed["said"]
+        assert repeated["code"] == 0 and f"Published: {hub.url}/spaces/ana/{name}\n" in repeated["said"]
+        assert repository.files().keys() == {".gitattributes", "README.md", "gallery.safetensors"}
+        assert len(repository.commits) == (3 if name.startswith("next") else 2)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hub_cards.licences import is_on_hub
-from hub_cards.publishing.checks import find_problems
-from hub_cards.publishing.hub import Published, differing_files, send
-from hub_cards.publishing.publish import contents
+from hub_cards.publishing.checks import refuse_problems
+from hub_cards.publishing.failures import reading_from_hub
+from hub_cards.publishing.hub import Destination, Published
+from hub_cards.publishing.sending import send_checked
 from m2c.output_folder import new_folder
 
 from .folder import write_space
@@ -30,7 +31,7 @@ def make_space(model: str, gallery: Gallery, output: Path, say: Callable[[str], 
         FileExistsError: if `output` exists and is not an empty folder.
         ModuleNotFoundError: if gradio is not installed.
     """
-    with new_folder(output) as folder:
+    with new_folder(output) as folder, reading_from_hub():
         write_space(model, gallery, folder)
         say("Running it in a fresh process ...")
         try_out(folder)
@@ -41,6 +42,7 @@ def publish_space(
     repo_id: str,
     gallery: Gallery,
     private: bool = False,
+    replace: bool = False,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
 ) -> Published | None:
@@ -51,6 +53,7 @@ def publish_space(
         repo_id: where to, `"user/name"`.
         gallery: what is searched.
         private: for a Space that is not there yet.
+        replace: also a Space that was not made with this package.
         dry_run: stop before anything is sent.
         say: prints a line of progress.
 
@@ -72,15 +75,8 @@ def publish_space(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "space")
         make_space(model, gallery, folder, say)
-        if problems := find_problems(folder):
-            raise ValueError("\n".join(["the Space must not be published as it is:", *(f"- {line}" for line in problems)]))
-        say(f"For the Space {repo_id}:\n{contents(folder)}")
-        if dry_run:
-            say("This was a dry run: nothing was sent.")
-            return None
-        say("Sending ...")
-        published = send(folder, repo_id, "space", private, False, "Publish Space with m2c")
-        if files := differing_files(folder, repo_id, "space", published.revision):
-            raise OSError(f"{published.url} was published, but other than it was sent: {', '.join(files)}. Look at it there")
-    say(f"Published: {published.url}\nThe Hub builds the page now, which takes some minutes.")
+        refuse_problems(folder, "the Space", gallery.licence)
+        published = send_checked(folder, Destination(repo_id, "space", private), say, replace, dry_run)
+    if published is not None:
+        say(f"Published: {published.url}\nThe Hub builds the page now, which takes some minutes.")
     return published
