@@ -10,7 +10,8 @@ Stage 1 (mapping) on image-caption pairs of the Hub or of a folder, one GPU, the
 
     python train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs --output_dir stage1 \
         --mixed_precision bf16 --num_workers 8
-    # two processes with half the batch take the same steps as one: negatives, dropout and batch norm see the global batch
+    # two processes with half the batch take the same steps as one, except on streams: negatives, dropout and batch norm see
+    # the global batch
     accelerate launch --num_processes 8 train_accelerate.py --model openai/clip-vit-large-patch14 --dataset my/pairs \
         --batch_size 128 --output_dir stage1 --mixed_precision bf16 --num_workers 8
 

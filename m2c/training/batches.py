@@ -1,6 +1,8 @@
 """Batches of a run from any step on: the same ones, whether the run came there or was resumed there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count, islice
 
 import torch
@@ -30,7 +32,7 @@ class IndexedBatches:
                 f"--batch_size {config.batch_size} times {accelerator.num_processes} processes is more than the {len(data)} "
                 "rows to train on"
             )
-        self.data, self.num_rows = data, len(data)
+        self.data, self.num_rows, self.device = data, len(data), accelerator.device
         loader = DataLoader(
             data,
             config.batch_size,
@@ -38,12 +40,18 @@ class IndexedBatches:
             drop_last=True,
             collate_fn=data.collate,
             num_workers=0 if isinstance(data, CachedFeatures) else config.num_workers,
+            pin_memory=self.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_run,
+            # Of its own: what else draws must not depend on when a batch is read.
+            generator=torch.Generator(),
         )
         self.loader = accelerator.prepare_data_loader(loader)
 
     def since(self, step: int) -> Iterator[Batch]:
         """The batches of `step`, counted from 0, and of all steps that follow, on the device of this process."""
+        return ahead(self._since(step), self.device)
+
+    def _since(self, step: int) -> Iterator[Batch]:
         first_epoch, done = divmod(step, len(self.loader))
         for epoch in count(first_epoch):
             self.loader.set_epoch(epoch)
@@ -67,6 +75,9 @@ class StreamedBatches:
 
         Rows of earlier steps are read again, which takes some time.
         """
+        return ahead(self._since(step), self.device)
+
+    def _since(self, step: int) -> Iterator[Batch]:
         self.samples.first_batch, turn = divmod(step, max(self.samples.num_workers, 1))
         loader = DataLoader(
             self.samples,
@@ -79,6 +90,21 @@ class StreamedBatches:
         )
         for batch in islice(_each(loader), turn, None):
             yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches. Where a GPU takes the steps, a thread has the next batch read and moved meanwhile; a CPU has nothing
+    to spare for it."""
+    return batches if device.type == "cpu" else read_ahead(batches, partial(torch.cuda.set_device, device))
+
+
+def read_ahead(batches: Iterator[Batch], prepare: Callable[[], None]) -> Iterator[Batch]:
+    """The same batches, one of them read ahead by a thread that begins with `prepare`."""
+    with ThreadPoolExecutor(1, initializer=prepare) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _each(loader: DataLoader) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .checkpointing import trained_state
+from .checkpointing import load_trained, trained_state
 
 
 BEST_WEIGHTS = "best.safetensors"
@@ -35,7 +35,8 @@ class BestWeights:
 
     def put_back(self) -> dict[str, float]:
         """The figures of the weights that are in the task from now on; if none were kept, it is left as it is."""
-        self.task.load_state_dict(self.state, strict=False)
+        if self.state:
+            load_trained(self.task, self.state)
         return self.figures
 
     def _save(self, _, __, directory: str) -> None:

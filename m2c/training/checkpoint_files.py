@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .whole_files import PARTIAL
+from m2c.whole_files import PARTIAL
 
 
 MANIFEST = "manifest.json"

@@ -30,6 +30,14 @@ def trained_state(task: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in task.state_dict().items() if name in trained}
 
 
+def load_trained(task: nn.Module, state: dict[str, Tensor]) -> None:
+    """Puts back what [`trained_state`] gave. Raises `ValueError` if it is of a task that trains something else."""
+    unlike = trained_state(task).keys() ^ state.keys()
+    if unlike:
+        raise ValueError(f"it is of a model that trains something else: {', '.join(sorted(unlike)[:3])} and more")
+    task.load_state_dict(state, strict=False)
+
+
 def register_checkpoint_hooks(accelerator: Accelerator) -> None:
     """Makes `save_state` and `load_state` handle what is trained only, instead of the whole model."""
 
@@ -42,7 +50,7 @@ def register_checkpoint_hooks(accelerator: Accelerator) -> None:
     def load(models: list[nn.Module], directory: str) -> None:
         state = load_file(Path(directory, TRAINED_WEIGHTS))
         while models:  # none under DeepSpeed, which loads by itself
-            accelerator.unwrap_model(models.pop()).load_state_dict(state, strict=False)
+            load_trained(accelerator.unwrap_model(models.pop()), state)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)

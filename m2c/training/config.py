@@ -102,8 +102,11 @@ class TrainingConfig:
         " of a chunk, for more time. (default: the whole batch)"
     )
     learning_rate: float | None = _arg(
-        "Peak learning rate, cosine afterwards. (published: 1e-4; scenes: 8e-3 and 3e-3; text_only, published: 1e-4, constant; "
-        "scenes: 8e-3)"
+        "Peak learning rate. (published: 1e-4; scenes: 8e-3 and 3e-3; text_only, published: 1e-4; scenes: 8e-3)"
+    )
+    learning_rate_schedule: Literal["cosine", "constant_with_warmup"] | None = _arg(
+        "After the warm-up the learning rate falls to zero along a cosine, or stays. (published: cosine; text_only: "
+        "constant_with_warmup; scenes: cosine)"
     )
     warmup_steps: int | None = _arg(
         "Linear warm-up. (published: 10000 in stage 1, which is longer than the run, and 100 in stage 2; default: 30 and 100; "
@@ -113,8 +116,8 @@ class TrainingConfig:
         "Weight decay of AdamW, not applied to biases and norms. (published: 0.1; text_only: 0.01)"
     )
     adam_beta1: float = _arg("First beta of AdamW. (published: 0.9)", 0.9)
-    adam_beta2: float = _arg("Second beta of AdamW. (published: 0.98; text_only: 0.999)", 0.98)
-    adam_epsilon: float = _arg("Epsilon of AdamW. (published: 1e-6; text_only: 1e-8)", 1e-6)
+    adam_beta2: float | None = _arg("Second beta of AdamW. (published: 0.98; text_only: 0.999; scenes: 0.98)")
+    adam_epsilon: float | None = _arg("Epsilon of AdamW. (published: 1e-6; text_only: 1e-8; scenes: 1e-6)")
     max_grad_norm: float = _arg("Gradients are clipped to this norm. (not published)", 1.0)
     mixed_precision: Literal["no", "bf16", "fp16"] = _arg("Precision of the forward pass. (published: mixed)", "no")
     gradient_checkpointing: bool = _arg("Save memory by computing activations of the text tower again.", False)
@@ -222,6 +225,10 @@ class TrainingConfig:
         if is_text_only and self.stage == 2:
             raise ValueError("--objective text_only is one of stage 1; stage 2 needs triplets")
         self.mapper_only = self.mapper_only or is_text_only
+        if (is_text_only or self.stage == 2) and (self.cached_views or 0) > 1:
+            raise ValueError(
+                f"--cached_views {self.cached_views} would store the same again: only pairs of stage 1 are augmented"
+            )
         for name in OPTIONS_OF["image_text" if is_text_only else "text_only"]:
             if getattr(self, name) is not None:
                 raise ValueError(f"--{name} has no effect with --objective {self.objective}; leave it out")
@@ -265,6 +272,9 @@ PRESETS = {
         "batch_size": 1024,
         "learning_rate": 1e-4,
         "warmup_steps": 30,
+        "learning_rate_schedule": "cosine",
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
         "weight_decay": 0.1,
         "tau": 0.07,
         "cached_views": 0,
@@ -276,6 +286,9 @@ PRESETS = {
         "batch_size": 1024,
         "learning_rate": 1e-4,
         "warmup_steps": 100,
+        "learning_rate_schedule": "cosine",
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
         "weight_decay": 0.1,
         "tau": 0.01,
         "cached_views": 0,
@@ -287,6 +300,9 @@ PRESETS = {
         "batch_size": 512,
         "learning_rate": 1e-4,
         "warmup_steps": 0,
+        "learning_rate_schedule": "constant_with_warmup",
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
         "weight_decay": 0.01,
         "noise_scale": 1.0,
         "mapping_prompt_weight": 0.0,
@@ -299,6 +315,9 @@ PRESETS = {
         "batch_size": 256,
         "learning_rate": 8e-3,
         "warmup_steps": 20,
+        "learning_rate_schedule": "cosine",
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
         "weight_decay": 0.1,
         "tau": 0.07,
         "cached_views": 1,
@@ -311,6 +330,9 @@ PRESETS = {
         "batch_size": 128,
         "learning_rate": 3e-3,
         "warmup_steps": 20,
+        "learning_rate_schedule": "cosine",
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
         "weight_decay": 0.1,
         "tau": 0.05,
         "cached_views": 1,
@@ -323,6 +345,9 @@ PRESETS = {
         "batch_size": 256,
         "learning_rate": 8e-3,
         "warmup_steps": 20,
+        "learning_rate_schedule": "cosine",
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
         "weight_decay": 0.01,
         "noise_scale": 1.0,
         "mapping_prompt_weight": 4.0,

@@ -1,34 +1,23 @@
 """The log of a run as a picture: learning curves in small multiples."""
 
-import json
 import math
 from itertools import cycle
 from pathlib import Path
+from types import NoneType
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .whole_files import PARTIAL
+from m2c.whole_files import whole_file
+
+from .run_log import read_log
 
 
 COLUMNS = 3
 WIDTH, HEIGHT = 4.3, 2.9  # of a panel, in inches
 INK, MUTED, GRID, WRONG = "#22262a", "#7a8288", "#e6e9ec", "#d9534f"
 COLORS = ("#1f6fb2", "#1a9850", "#e08214", "#7b5aa6", "#b2506e", "#4d9ea3")
-
-
-def read_log(path: Path) -> list[dict]:
-    """The entries of `log.jsonl`; none if a run has not come so far. What a killed run left half-written is no entry."""
-    entries = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "step" in entry:
-            entries.append(entry)
-    return entries
 
 
 def draw_curves(log_path: Path, png_path: Path) -> None:
@@ -61,9 +50,8 @@ def draw_curves(log_path: Path, png_path: Path) -> None:
             axis.set_xlabel("step", fontsize=9.5, color=MUTED)
     if not panels:
         figure.text(0.5, 0.5, "nothing was logged yet", ha="center", va="center", fontsize=12, color=MUTED)
-    partial = png_path.with_suffix(PARTIAL)
-    figure.savefig(partial, format="png")
-    partial.replace(png_path)
+    with whole_file(png_path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _panels(entries: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -71,8 +59,8 @@ def _panels(entries: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]
     curves: dict[str, list[tuple[int, float]]] = {}
     for entry in entries:
         for name, value in entry.items():
-            if name not in ("step", "seconds") and isinstance(value, (int, float)):
-                curves.setdefault(name, []).append((entry["step"], value))
+            if name not in ("step", "seconds") and isinstance(value, (int, float, NoneType)):
+                curves.setdefault(name, []).append((entry["step"], math.nan if value is None else value))
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for name in sorted(curves, key=lambda name: name.startswith("validation_")):
         title, at, k = name.replace("_", " ").partition("@")

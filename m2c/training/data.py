@@ -1,25 +1,26 @@
 """The data of a run: rows, samples of them, and features of these."""
 
-from collections.abc import Callable
-
 from datasets import Dataset, IterableDataset
 
 from m2c.data import scenes
-from m2c.data.loading import load_rows, load_stream, undecoded
+from m2c.data.loading import ROW_NAME, load_rows, load_stream, undecoded
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
-from .captions import CAPTION_COLUMNS, CaptionSamples, encode_captions
+from .captions import CAPTION_COLUMNS, CaptionSamples
 from .config import TrainingConfig
 from .feature_cache import FeatureCache
-from .features import CachedFeatures, encode_pairs, encode_triplets
+from .features import CachedFeatures, Encoder
 from .samples import IMAGE_COLUMNS, PAIR_COLUMNS, TRIPLET_COLUMNS, PairSamples, TripletSamples
 from .streams import StreamedSamples, hold_out
 
 
+Samples = PairSamples | CaptionSamples | TripletSamples
+
+
 def build_data(
     config: TrainingConfig, model: M2CModel, processor: M2CProcessor
-) -> tuple[PairSamples | CaptionSamples | TripletSamples | StreamedSamples | CachedFeatures, CachedFeatures | None]:
+) -> tuple[Samples | StreamedSamples | CachedFeatures, CachedFeatures | None]:
     """Training data and held-out data of a run.
 
     Returns:
@@ -29,30 +30,33 @@ def build_data(
     Raises:
         ValueError: if nothing is left to train on, or the data do not fit; see [`m2c.data.loading.load_rows`].
     """
-    training_rows, held_out_rows = _split(_read_rows(config), config)
+    samples, held_out = read_samples(config, processor)
+    cache = FeatureCache(config, model, Encoder(config, processor))
+    stored = cache.features_of(held_out, 1) if held_out is not None else None
+    if config.cached_views:
+        return cache.features_of(samples, config.cached_views), stored
+    return samples, stored
 
-    def samples_of(part: Dataset | IterableDataset) -> PairSamples | CaptionSamples | TripletSamples:
+
+def read_samples(config: TrainingConfig, processor: M2CProcessor) -> tuple[Samples | StreamedSamples, Samples | None]:
+    """Samples to train on, and those held out for validation, if there are any. Nothing is encoded.
+
+    Raises:
+        ValueError: as [`build_data`] does.
+    """
+
+    def samples_of(part: Dataset | IterableDataset) -> Samples:
         if config.objective == "text_only":
             return CaptionSamples(part, processor)
         if config.stage == 1:
             return PairSamples(part, processor, config.horizontal_flip, config.seed)
         return TripletSamples(part, processor)
 
-    cache = FeatureCache(config, model, encoder(config))
-    held_out = cache.features_of(samples_of(held_out_rows), 1) if config.validation_size else None
-    training_samples = samples_of(training_rows)
+    rows, held_out = _split(_read_rows(config), config)
+    samples = samples_of(rows)
     if config.streaming:
-        return StreamedSamples(training_samples, config), held_out
-    if config.cached_views == 0:
-        return training_samples, held_out
-    return cache.features_of(training_samples, config.cached_views if training_samples.augmentation else 1), held_out
-
-
-def encoder(config: TrainingConfig) -> Callable[[M2CModel, dict], dict]:
-    """What the frozen parts of the model do to a batch in this stage."""
-    if config.objective == "text_only":
-        return encode_captions
-    return encode_pairs if config.stage == 1 else encode_triplets
+        samples = StreamedSamples(samples, config)
+    return samples, samples_of(held_out) if held_out is not None else None
 
 
 def _split(rows: Dataset | IterableDataset, config: TrainingConfig) -> tuple[Dataset | IterableDataset, Dataset | None]:
@@ -65,7 +69,10 @@ def _split(rows: Dataset | IterableDataset, config: TrainingConfig) -> tuple[Dat
     if held_out >= len(rows):
         raise ValueError(f"--validation_size {held_out} leaves nothing of {len(rows)} rows to train on")
     split = len(rows) - held_out
-    return rows.select(range(split)), rows.select(range(split, len(rows))) if held_out else None
+    if not held_out:
+        return rows, None
+    names = [str(row) for row in range(split, len(rows))]  # they are looked for in all of the data set
+    return rows.select(range(split)), rows.select(range(split, len(rows))).add_column(ROW_NAME, names)
 
 
 def _read_rows(config: TrainingConfig) -> Dataset | IterableDataset:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from m2c.cache_dir import cache_folder
+from m2c.data.loading import ROW_NAME
 from modeling_m2c import M2CModel
 
 from .agreement import on_main
@@ -25,6 +26,8 @@ from .samples import PairSamples, TripletSamples
 
 BATCH_SIZE = 256  # divides a shard, so that batches are the same however many processes share the shards
 ABOUT = "about.json"
+# How long one process waits for a lock before it lets the others know: they give up on each other after some minutes.
+TURN_SECONDS = 10
 
 
 class FeatureCache:
@@ -49,11 +52,10 @@ class FeatureCache:
             OSError: if the disk is too small or cannot be written.
         """
         about = describe_features(samples, self.model, self.config.mixed_precision)
-        folder = cache_folder(self.config.cache_dir) / "training" / key_of(about)
-        shards = FeatureShards(folder, len(samples), num_views)
+        shards = self._shards(samples, num_views, about)
         if on_main(shards.missing):
-            with ExitStack() as lock:
-                self._encode(samples, shards, on_main(lambda: self._prepare(samples, shards, about, lock)))
+            with _only_run_in(shards.folder):
+                self._encode(samples, shards, on_main(lambda: self._prepare(samples, shards, about)))
                 self.state.wait_for_everyone()
         try:
             shards.open()
@@ -61,32 +63,38 @@ class FeatureCache:
             raise OSError(f"{error}; machines that train together must share the --cache_dir") from error
         return CachedFeatures(shards, samples)
 
-    def row_bytes(self, samples: PairSamples | TripletSamples) -> int:
-        """What one view of one row takes on the disk."""
-        features = self._encode_batch(samples.collate([samples[0]]), first_row=0)
-        return sum(tensor.nbytes for tensor in features.values())
+    def check(self, samples: PairSamples | TripletSamples, num_views: int) -> str:
+        """What [`features_of`] would take and still has to store, for people. Nothing is written.
 
-    def _prepare(
-        self, samples: PairSamples | TripletSamples, shards: FeatureShards, about: dict, lock: ExitStack
-    ) -> list[Shard]:
-        """Keeps other runs from encoding the same, and returns what is to be encoded, if there is space for it."""
+        Raises:
+            ValueError, OSError: where there is no space for it.
+        """
+        shards = self._shards(samples, num_views, describe_features(samples, self.model, self.config.mixed_precision))
+        return self._check_space(samples, shards, shards.missing())
+
+    def _shards(self, samples: PairSamples | TripletSamples, num_views: int, about: dict) -> FeatureShards:
+        return FeatureShards(cache_folder(self.config.cache_dir) / "training" / key_of(about), len(samples), num_views)
+
+    def _prepare(self, samples: PairSamples | TripletSamples, shards: FeatureShards, about: dict) -> list[Shard]:
+        """Returns what is to be encoded, if there is space for it."""
         try:
-            shards.folder.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(_only_run_in(shards.folder))
             shards.remove_leftovers()
             names = {"model": self.config.model, "dataset": self.config.dataset}  # for people
             (shards.folder / ABOUT).write_text(json.dumps({**names, **about}, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise OSError(f"features cannot be stored in {shards.folder}: {error}; choose another --cache_dir") from error
+            raise _cannot_store(shards.folder, error) from error
         missing = shards.missing()
         if missing:
-            self._check_space(shards, missing, self.row_bytes(samples))
+            tqdm.write(self._check_space(samples, shards, missing))
         return missing
 
-    def _check_space(self, shards: FeatureShards, missing: list[Shard], row_bytes: int) -> None:
+    def _check_space(self, samples: PairSamples | TripletSamples, shards: FeatureShards, missing: list[Shard]) -> str:
+        one_row = self._encode_batch(samples, samples.collate([samples[0]]), first_row=0)
+        row_bytes = sum(tensor.nbytes for tensor in one_row.values())
         total = shards.num_rows * shards.num_views * row_bytes / 1e9
         needed = sum(len(shards.rows(shard)) for shard in missing) * row_bytes / 1e9
-        free = shutil.disk_usage(shards.folder).free / 1e9
+        there = next(folder for folder in (shards.folder, *shards.folder.parents) if folder.exists())
+        free = shutil.disk_usage(there).free / 1e9
         size = f"features of {shards.num_rows} rows, views: {shards.num_views}, take {total:.3f} GB"
         remedies = "fewer --cached_views (0 encodes in every step), a smaller --patch_grid in stage 1"
         limit = self.config.cache_limit_gb
@@ -95,7 +103,7 @@ class FeatureCache:
         where = f"{needed:.3f} GB are still to be stored in {shards.folder}, with {free:.3f} GB free"
         if needed > free:
             raise OSError(f"{size}; {where}; choose {remedies}, or another --cache_dir")
-        tqdm.write(f"{size}; {where}")
+        return f"{size}; {where}"
 
     def _encode(self, samples: PairSamples | TripletSamples, shards: FeatureShards, missing: list[Shard]) -> None:
         """Stores this process's share of the shards."""
@@ -108,7 +116,7 @@ class FeatureCache:
                 for shard in share:
                     parts, rows = [], shards.rows(shard)
                     for start in rows[::BATCH_SIZE]:
-                        parts.append(self._encode_batch(next(batches), start))
+                        parts.append(self._encode_batch(samples, next(batches), start))
                         bar.update(min(BATCH_SIZE, rows.stop - start))
                     shards.write(shard, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
@@ -126,7 +134,9 @@ class FeatureCache:
         )
         return iter(loader)
 
-    def _encode_batch(self, batch: dict[str, torch.Tensor], first_row: int) -> dict[str, torch.Tensor]:
+    def _encode_batch(
+        self, samples: PairSamples | TripletSamples, batch: dict[str, torch.Tensor], first_row: int
+    ) -> dict[str, torch.Tensor]:
         precision, device = self.config.mixed_precision, self.model.device
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
         with torch.autocast(device.type, dtype, enabled=precision != "no"):
@@ -137,17 +147,41 @@ class FeatureCache:
             if is_broken.any():
                 row = first_row + int(is_broken.int().argmax())
                 raise ValueError(
-                    f"{name} of row {row} of the data set are not finite in half precision, which features are stored in; is "
-                    "the checkpoint whole? --cached_views 0 trains without storing any"
+                    f"{name} of row {samples.rows[row].get(ROW_NAME, row)} of the data set are not finite in half precision, "
+                    "which features are stored in; is the checkpoint whole? --cached_views 0 trains without storing any"
                 )
         return half
 
 
-def _only_run_in(folder: Path) -> AbstractContextManager:
-    """Waits until no other run encodes into this folder, and keeps others waiting."""
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Waits, on all processes, until no other run encodes into this folder, and keeps others waiting meanwhile.
+
+    The processes hear of each other all the time: who waits in silence is taken for lost.
+    """
     lock = FileLock(folder / ".lock")
+    if not on_main(lambda: _acquire(lock, 0)):
+        on_main(lambda: tqdm.write(f"another run is encoding these features; waiting for it to finish {folder}"))
+        while not on_main(lambda: _acquire(lock, TURN_SECONDS)):
+            pass
     try:
-        return lock.acquire(timeout=0)
+        yield
+    finally:
+        lock.release()  # nothing to do on other processes than the first
+
+
+def _acquire(lock: FileLock, seconds: float) -> bool:
+    """Returns whether it could be had within this time."""
+    folder = Path(lock.lock_file).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
     except Timeout:
-        tqdm.write(f"another run is encoding these features; waiting for it to finish {folder}")
-        return lock.acquire()
+        return False
+    except OSError as error:
+        raise _cannot_store(folder, error) from error
+    return True
+
+
+def _cannot_store(folder: Path, error: OSError) -> OSError:
+    return OSError(f"features cannot be stored in {folder}: {error}; choose another --cache_dir")

@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from m2c.data.loading import ROW_NAME
 from m2c.fingerprints import image_side_key, reference_key, text_side_key
 from modeling_m2c import M2CModel
 
@@ -51,6 +52,7 @@ def key_of(description: dict) -> str:
 def rows_key(rows: Dataset) -> str:
     """A hash of texts and undecoded images: of their bytes if the data set holds them, else of path, size and time of the
     file. Processes share the work."""
+    rows = rows.select_columns([column for column in rows.column_names if column != ROW_NAME])
     state = PartialState()
     starts = range(0, len(rows), ROWS_PER_DIGEST)[state.process_index :: state.num_processes]
     is_long = len(starts) > 100

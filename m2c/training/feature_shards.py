@@ -7,7 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from m2c.feature_files import PARTIAL, write_features
+from m2c.feature_files import write_features
+from m2c.whole_files import PARTIAL
 
 
 ROWS_PER_SHARD = 512
@@ -64,13 +65,10 @@ class FeatureShards:
         self._mapped = [[load_file(self._path(shard)) for shard in self._of_view(view)] for view in range(self.num_views)]
 
     def read(self, view: int, indices: list[int]) -> dict[str, torch.Tensor]:
-        """Features of rows in one view, in float32, each of shape `(len(indices), ...)`; nothing else is read from the disk."""
+        """Features of rows in one view, as stored, each of shape `(len(indices), ...)`; nothing else is read from the disk."""
         shards = self._mapped[view]
         places = [divmod(index, ROWS_PER_SHARD) for index in indices]
-        features = {name: torch.empty(len(indices), *stored.shape[1:]) for name, stored in shards[0].items()}
-        for name, batch in features.items():
-            torch.stack([shards[shard][name][row] for shard, row in places], out=batch)
-        return features
+        return {name: torch.stack([shards[shard][name][row] for shard, row in places]) for name in shards[0]}
 
     def _path(self, shard: Shard) -> Path:
         return self.folder / f"view{shard.view}-{shard.number:05d}.safetensors"

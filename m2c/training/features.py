@@ -1,11 +1,45 @@
 """What the frozen parts of the model make of a batch; and what they made of it before, stored."""
 
+import numpy as np
 import torch
+from PIL import Image
 
 from modeling_m2c import M2CModel
+from processing_m2c import M2CProcessor
 
+from .captions import encode_captions
+from .config import TrainingConfig
 from .feature_shards import FeatureShards
 from .samples import PairSamples, TripletSamples
+
+
+class Encoder:
+    """What the frozen parts of the model do to a batch of samples in a stage: pixels, and then the towers.
+
+    Args:
+        config: of the run.
+        processor: that of the samples. What its rescaling and normalisation make of each of the 256 levels of a channel is all
+            that they do, so pixels that were bytes become, bit for bit, what it would have made of them.
+    """
+
+    def __init__(self, config: TrainingConfig, processor: M2CProcessor):
+        self.encode = encode_pairs if config.stage == 1 else encode_triplets
+        if config.objective == "text_only":
+            self.encode = encode_captions
+        ramp = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+        as_it_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
+        self.levels = processor.image_processor([Image.fromarray(ramp)], **as_it_is).pixel_values.view(3, 256)
+
+    def __call__(self, model: M2CModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A batch as arguments of the stage's task."""
+        return self.encode(model, {name: self._pixels(x) if x.dtype == torch.uint8 else x for name, x in batch.items()})
+
+    def _pixels(self, levels: torch.Tensor) -> torch.Tensor:
+        """Of shape `(batch_size, 3, height, width)`, as the processor makes them."""
+        self.levels = self.levels.to(levels.device)
+        shape = levels[:, 0].shape
+        channels = [self.levels[i].index_select(0, levels[:, i].flatten().int()).view(shape) for i in range(3)]
+        return torch.stack(channels, dim=1)
 
 
 @torch.no_grad()
@@ -38,6 +72,11 @@ def _captions(model: M2CModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model.get_text_features(batch["caption_ids"], batch["caption_mask"]).pooler_output
 
 
+def widen(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Stored features in float32. To be done on the device: so half the bytes have to be moved there."""
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in batch.items()}
+
+
 class CachedFeatures(torch.utils.data.Dataset):
     """Stored features of samples, with their prompts. Nothing is left to encode; views take turns by epoch.
 
@@ -47,7 +86,7 @@ class CachedFeatures(torch.utils.data.Dataset):
     """
 
     def __init__(self, shards: FeatureShards, samples: PairSamples | TripletSamples):
-        self.shards, self.samples = shards, samples
+        self.shards, self.samples, self.rows = shards, samples, samples.rows
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

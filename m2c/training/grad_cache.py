@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from .distributed import gather, world_size
 from .global_batch import GlobalBatchNorm2d
@@ -24,16 +25,16 @@ class GradCache:
 
     Args:
         task: as Accelerate prepared it.
-        accelerator: of the run. Gradients are averaged over processes here, so it must not shard parameters.
+        accelerator: of the run. Gradients are averaged over processes here, so it must not spread them.
         chunk_size: rows that pass at a time, on each process.
 
     Raises:
-        ValueError: if parameters or gradients are sharded (FSDP, DeepSpeed).
+        ValueError: under DeepSpeed.
     """
 
     def __init__(self, task: torch.nn.Module, accelerator: Accelerator, chunk_size: int):
-        if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
-            raise ValueError("--chunk_size works with one process or DDP, not with FSDP or DeepSpeed; leave one of them out")
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise ValueError("--chunk_size works with one process or DDP, not with DeepSpeed; leave one of them out")
         self.task, self.accelerator, self.chunk_size = accelerator.unwrap_model(task), accelerator, chunk_size
         self.trained = [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 

@@ -52,13 +52,15 @@ class Interruption:
         if self.noted and error_type is None:
             signal.raise_signal(self.noted)  # too late for a checkpoint, not for whoever handles signals out there
 
-    def agreed(self) -> int:
-        """The number of the signal that any of the processes got, 0 if none did. To be asked by all, after every step."""
+    def agreed(self, has_failed: bool) -> tuple[int, bool]:
+        """The number of the signal that any of the processes got, 0 if none did; and whether any of them has failed. To be
+        asked by all, after every step."""
         if self.accelerator.num_processes == 1:
-            return self.noted
-        noted = torch.tensor(self.noted, device=self.accelerator.device)
-        dist.all_reduce(noted, dist.ReduceOp.MAX)
-        return int(noted)
+            return self.noted, has_failed
+        found = torch.tensor([self.noted, has_failed], device=self.accelerator.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        signal_number, has_failed = found.tolist()
+        return signal_number, bool(has_failed)
 
     def _note(self, number: int, _) -> None:
         now = time.monotonic()
@@ -94,17 +96,24 @@ def _obey(process: int) -> None:
 
 
 @contextmanager
-def naming_lost_processes() -> Iterator[None]:
-    """Says in one line what to do when another process of the run has been killed.
+def naming_losses() -> Iterator[None]:
+    """Says in one line what to do when another process of the run has been killed, or a GPU's memory is full.
 
     PyTorch's own error may come up wherever this process just is.
 
     Raises:
         ChildProcessError: if it was one that loads images.
         ConnectionError: if it was one that trains.
+        ValueError: if it is the memory of this process's device that ended.
     """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise ValueError(
+            f"{reason}. --chunk_size takes less memory for the same steps, and so does --gradient_checkpointing; a smaller "
+            "--batch_size is another run"
+        ) from error
     except RuntimeError as error:
         reason = str(error).partition("\n")[0].strip().removesuffix(".")
         if reason.startswith("DataLoader worker"):

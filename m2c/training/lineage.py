@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HTTPError
 
 from m2c.checkpoints import is_m2c
 
@@ -19,13 +20,17 @@ def record_of(name: str) -> dict | None:
         name: a folder, or a repository of the Hub. One that cannot be reached, or a damaged record, is as none: a run that is
             done is not to fail for it.
     """
-    if not is_m2c(name):
+    try:
+        if not is_m2c(name):
+            return None
+    except (HTTPError, ValueError):
         return None
     for file in RECORDS:
         try:
             path = Path(name, file) if Path(name).is_dir() else Path(hf_hub_download(name, file))
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        # A connection that is lost in the middle of an answer is no OSError.
+        except (HTTPError, OSError, ValueError):
             continue
         if isinstance(record, dict):
             return record

@@ -1,6 +1,7 @@
 """The steps of a run, with its log, its measurements and its checkpoints."""
 
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -9,15 +10,17 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from . import run_log
-from .batches import IndexedBatches, StreamedBatches
+from .agreement import first_failure
+from .batches import Batch, IndexedBatches, StreamedBatches
 from .best_weights import BestWeights
+from .checkpoint_files import step_of
 from .checkpointing import load_checkpoint, register_checkpoint_hooks, save_checkpoint
 from .config import TrainingConfig
 from .curves import draw_curves
 from .early_stopping import EarlyStopping
-from .features import CachedFeatures
+from .features import CachedFeatures, Encoder
 from .interruption import Interrupted, Interruption
-from .run_folder import settings
+from .run_folder import check_resume, settings
 from .samples import PairSamples, TripletSamples
 from .step import TrainingStep
 from .streams import StreamedSamples
@@ -43,13 +46,14 @@ class TrainingLoop:
         data: the rows to train on.
         validation: what to measure.
         checkpoint: where to go on from; `None` to begin.
+        identity: of the run; see [`identity_of`].
 
     Attributes:
         step: steps that lie behind.
         figures: of the last measurement; at the end of a run with early stopping, of the best.
 
     Raises:
-        ValueError: if there are less rows than a batch has, or the checkpoint cannot be read.
+        ValueError: if there are less rows than a batch has, or the checkpoint cannot be read, or is of another run.
     """
 
     def __init__(
@@ -60,14 +64,16 @@ class TrainingLoop:
         data: PairSamples | TripletSamples | StreamedSamples | CachedFeatures,
         validation: Validation,
         checkpoint: Path | None,
+        identity: dict[str, str | None],
     ):
         self.config, self.accelerator, self.validation = config, accelerator, validation
         self.batches = (StreamedBatches if config.streaming else IndexedBatches)(data, config, accelerator)
-        self.training = TrainingStep(config, accelerator, task, isinstance(data, CachedFeatures))
+        encode = None if isinstance(data, CachedFeatures) else Encoder(config, data.processor)
+        self.training = TrainingStep(config, accelerator, task, encode)
         self.stopping = EarlyStopping(config.early_stopping, validation.metric)
         self.best = BestWeights(accelerator, task)
         register_checkpoint_hooks(accelerator)
-        self.checkpoint, self.step, self.figures = checkpoint, 0, {}
+        self.checkpoint, self.identity, self.step, self.figures = checkpoint, identity, 0, {}
         self.started = self.drawn = time.time()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -77,28 +83,46 @@ class TrainingLoop:
 
         Raises:
             Interrupted: on every process, if one of them was asked to end; a checkpoint of the last step is there then.
+            Exception: on every process, if one of them cannot read its rows; a checkpoint of the last step is there then.
             ValueError: if the gradient is not finite in many steps in a row.
             OSError: if the log or a checkpoint cannot be written.
         """
         with Interruption(self.accelerator) as interruption, self._bar() as bar:
-            steps_left = 0 if self.stopping.should_stop else self.config.max_steps - self.step
-            for batch in islice(self.batches.since(self.step), steps_left):
+            batches = islice(self.batches.since(self.step), self.config.max_steps - self.step)
+            while not self.stopping.should_stop and (batch := self._next(batches, interruption)) is not None:
                 terms, is_finite = self.training.take(self.step, batch)
                 self.step += 1
                 bar.update()
                 self._after_step(terms, is_finite, bar)
-                signal_number = interruption.agreed()
-                if signal_number or self._is_due(self.config.checkpoint_steps):
+                if self._is_due(self.config.checkpoint_steps):
                     self._save()
-                if signal_number:
-                    raise Interrupted(signal_number, f"ended at step {self.step}, which is saved; go on with --resume")
                 if time.time() - self.drawn > SECONDS_BETWEEN_DRAWINGS:
                     self._draw()
-                if self.stopping.should_stop:
-                    break
         if self.config.early_stopping:
             self.figures = self.best.put_back() or self.figures
         self._draw()
+
+    def _next(self, batches: Iterator[Batch], interruption: Interruption) -> Batch | None:
+        """The next batch, if there is one. All processes get theirs, or all save the last step and end."""
+        batch = failure = None
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            failure = error
+        signal_number, has_failed = interruption.agreed(failure is not None)
+        if signal_number or has_failed:
+            self._save_if_new()
+        if has_failed:
+            if self.accelerator.is_main_process:
+                run_log.warn(
+                    f"no batch could be read after step {self.step}; once that is mended, go on from there with --resume"
+                )
+            message = first_failure(failure)
+            raise failure or ValueError(message)
+        if signal_number:
+            where = f"at step {self.step}, which is saved" if self.step else "before the first step"
+            raise Interrupted(signal_number, f"ended {where}; go on with --resume")
+        return batch
 
     def _bar(self) -> tqdm:
         title, is_silent = f"stage {self.config.stage}", not self.accelerator.is_main_process
@@ -139,6 +163,10 @@ class TrainingLoop:
         if self.accelerator.is_main_process:
             run_log.append(self.config.output_dir, {"step": self.step, **figures})
 
+    def _save_if_new(self) -> None:
+        if self.step > 0 and (self.checkpoint is None or step_of(self.checkpoint) < self.step):
+            self._save()
+
     def _save(self) -> None:
         progress = {
             "step": self.step,
@@ -148,14 +176,13 @@ class TrainingLoop:
             "training": self.training.state_dict(),
             "stopping": self.stopping.state_dict(),
             "settings": settings(self.config, self.accelerator.num_processes),
+            "identity": self.identity,
         }
         self.checkpoint = save_checkpoint(self.accelerator, self.config.output_dir, progress, self.config.keep_checkpoints)
 
     def _restore(self, checkpoint: Path) -> None:
+        check_resume(checkpoint, self.batches.num_rows, self.identity)
         progress = load_checkpoint(self.accelerator, checkpoint)
-        now = self.batches.num_rows
-        if progress["rows"] != now:
-            raise ValueError(f"{checkpoint} is of a run on {progress['rows']} rows; now there are {now} to train on")
         self.step, self.figures = progress["step"], progress["figures"]
         self.started -= progress["seconds"]
         self.training.load_state_dict(progress["training"])

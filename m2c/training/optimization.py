@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup
+from transformers import get_scheduler
 
 from .config import TrainingConfig
 
@@ -23,5 +23,5 @@ def build_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ad
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then a cosine to zero."""
-    return get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.max_steps)
+    """Linear warm-up, then a cosine to zero, or nothing else."""
+    return get_scheduler(config.learning_rate_schedule, optimizer, config.warmup_steps, config.max_steps)

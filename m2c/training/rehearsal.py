@@ -1,25 +1,26 @@
 """`--dry_run`: looks at data and model, takes one step, and says what a run would do. Nothing is written."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import Dataset
 
-from m2c.cache_dir import cache_folder
 from m2c.checkpoints import public_name
 
+from . import tracking
 from .batches import IndexedBatches, StreamedBatches
 from .build import build_task
 from .config import TrainingConfig
-from .data import build_data, encoder
+from .data import read_samples
 from .feature_cache import FeatureCache
-from .run_folder import refuse_foreign
+from .features import Encoder
+from .identity import identity_of
+from .interruption import naming_losses
+from .memory import peak_memory
+from .run_folder import check_resume, find_checkpoint, is_finished
 from .sharding import check_sharding
 from .step import TrainingStep
 from .validation import read_benchmark
@@ -39,22 +40,33 @@ def rehearse(config: TrainingConfig, say: Callable[[str], None] = print) -> None
     Raises:
         ValueError: for data, checkpoints or arguments that do not fit, as the run itself would.
         FileExistsError: if the run would refuse its output folder.
+        OSError: if there is no space for features.
     """
-    refuse_foreign(config)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     check_sharding(accelerator)
+    tracking.log_with(config)
+    if is_finished(config):
+        say(f"{config.output_dir} holds the finished run; nothing is left to do")
+        return
+    checkpoint = find_checkpoint(config, accelerator.num_processes)
     set_seed(config.seed)
     task, model, processor = build_task(config, accelerator.device)
     _say_model(config, task, say)
     read_benchmark(config)
-    uncached = replace(config, cached_views=0, validation_size=0)
-    samples, _ = build_data(uncached, model, processor)
-    batches = (StreamedBatches if config.streaming else IndexedBatches)(samples, uncached, accelerator)
+    samples, held_out = read_samples(config, processor)
+    batches = (StreamedBatches if config.streaming else IndexedBatches)(samples, config, accelerator)
+    if checkpoint is not None:
+        check_resume(checkpoint, batches.num_rows, identity_of(config, model, processor, samples.rows))
+        say(f"checkpoint: goes on from {checkpoint}")
     _say_data(config, samples, batches.num_rows, accelerator.num_processes, say)
+    encode = Encoder(config, processor)
+    cache = FeatureCache(config, model, encode)
+    if held_out is not None:
+        say(f"held out: {len(held_out)} rows, {_open_some(held_out)} of them opened; {cache.check(held_out, 1)}")
     if config.cached_views:
-        size = FeatureCache(config, model, encoder(config)).row_bytes(samples) * len(samples) * config.cached_views
-        say(f"features: {size / 1e9:.3f} GB in {cache_folder(config.cache_dir)}, for views: {config.cached_views}")
-    _say_step(config, TrainingStep(uncached, accelerator, task, is_encoded=False), batches, say)
+        say(f"features: {cache.check(samples, config.cached_views)}")
+    with naming_losses():
+        _say_step(config, TrainingStep(config, accelerator, task, encode), batches, say)
     say(f"output: {config.output_dir}. This was a dry run; nothing was written.")
 
 
@@ -72,11 +84,17 @@ def _say_data(
     if num_rows is None:
         say(f"data: {config.dataset}, a stream; {steps}")
         return
-    looked_at = sorted({round(part * (num_rows - 1) / (SAMPLED_ROWS - 1)) for part in range(SAMPLED_ROWS)})
-    for row in looked_at:
-        samples[row]
     epochs = config.max_steps / (num_rows // batch)
-    say(f"data: {config.dataset}, {num_rows} rows, {len(looked_at)} of them opened; {steps}, {epochs:.1f} epochs")
+    say(f"data: {config.dataset}, {num_rows} rows, {_open_some(samples)} of them opened; {steps}, {epochs:.1f} epochs")
+
+
+def _open_some(samples: Dataset) -> int:
+    """Returns of how many rows."""
+    last = len(samples) - 1
+    looked_at = {round(part * last / (SAMPLED_ROWS - 1)) for part in range(SAMPLED_ROWS)}
+    for row in sorted(looked_at):
+        samples[row]
+    return len(looked_at)
 
 
 def _say_step(
@@ -95,11 +113,4 @@ def _say_step(
     hours = seconds * config.max_steps / 3600
     encoding = ", with the encoding that stored features would save" if config.cached_views else ""
     say(f"step: {seconds:.2f} s after reading{encoding}; {config.max_steps} take {hours:.2f} h; first loss {loss:.3f}")
-    say(f"memory: {_peak_memory() / 1e9:.2f} GB at most, on this process")
-
-
-def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    say(f"memory: {peak_memory(step.accelerator.device) / 1e9:.2f} GB at most, on this process")

@@ -1,22 +1,31 @@
 """The output folder of a run: whose it is, and how far the run in it has come."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from m2c.whole_files import PARTIAL
+
 from . import run_log
+from .agreement import on_main
 from .checkpoint_files import checkpoints_in, damage_of, keep_newest, newest_whole, remove, remove_leftovers, step_of
 from .checkpointing import read_progress
 from .config import LATEST, TrainingConfig
 from .run_record import RUN_RECORD, public_config
-from .whole_files import PARTIAL
 
 
 # Written last: a folder that has it holds a finished run.
 RECORD = "training.json"
+LOCK = ".lock"
 
-# What may change when a run goes on.
+# What may change when a run goes on. Model and data may lie elsewhere: what they are is in [`m2c.training.identity`].
 FREE = {
+    "model",
+    "dataset",
     "output_dir",
     "resume",
     "num_workers",
@@ -42,40 +51,83 @@ def is_finished(config: TrainingConfig) -> bool:
     if config.resume != LATEST or not path.is_file():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
-    changed = _changed(_fixed(record["config"]), _fixed(public_config(config)))
+    changed = _changed(*({**_fixed(run), **_names(run)} for run in (record["config"], public_config(config))))
     if changed:
         raise ValueError(f"{config.output_dir} holds a finished run of other settings: {changed}; choose another --output_dir")
     return record["steps"] == config.max_steps or record["config"]["early_stopping"] >= config.early_stopping
 
 
-def open_run_folder(config: TrainingConfig, processes: int) -> Path | None:
-    """Makes the output folder, or takes that of a killed run: removes what was not complete in it, and all that came after the
-    checkpoint to go on from. For the main process.
-
-    Returns:
-        The checkpoint to go on from; `None` to begin.
+def find_checkpoint(config: TrainingConfig, processes: int) -> Path | None:
+    """The checkpoint to go on from; `None` to begin. Nothing is touched.
 
     Raises:
-        FileExistsError: if the folder holds anything but such a run. Nothing in it is touched.
+        FileExistsError: if the output folder holds anything but a run to go on with.
         ValueError: if the checkpoint is damaged, or of a run with other settings.
     """
-    output_dir = Path(config.output_dir)
     refuse_foreign(config)
     checkpoint = _checkpoint(config)
     if checkpoint is not None:
         changed = _changed(read_progress(checkpoint)["settings"], settings(config, processes))
         if changed:
             raise ValueError(f"the checkpoint {checkpoint} is of another run: {changed}")
-    output_dir.mkdir(parents=True, exist_ok=True)
+    return checkpoint
+
+
+def check_resume(checkpoint: Path, num_rows: int | None, identity: dict[str, str | None]) -> None:
+    """Raises `ValueError` if a checkpoint is of a run on other rows, or of another identity; see [`identity_of`]."""
+    progress = read_progress(checkpoint)
+    if progress["rows"] != num_rows:
+        raise ValueError(
+            f"{checkpoint} is of a run on {progress['rows']} rows; now there are {num_rows} to train on. In place of rows that "
+            "are no good there must be others"
+        )
+    changed = [f"--{name}" for name, key in identity.items() if progress["identity"][name] != key]
+    if changed:
+        raise ValueError(
+            f"{checkpoint} is of another run: what {' and '.join(changed)} names is not what it was. Only its place may change"
+        )
+
+
+@contextmanager
+def only_run_in(config: TrainingConfig) -> Iterator[None]:
+    """Makes the output folder, or takes that of an earlier start of the run, for this start alone: a cluster may begin a job
+    again before it has ended.
+
+    Raises:
+        FileExistsError: if the folder holds anything but a run to go on with, or one that still goes on.
+    """
+    lock = FileLock(Path(config.output_dir, LOCK))
+
+    def acquire() -> None:
+        refuse_foreign(config)
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise FileExistsError(
+                f"another run is at work in {config.output_dir}; wait until it has ended, or choose another --output_dir"
+            ) from None
+
+    on_main(acquire)
+    try:
+        yield
+    finally:
+        if lock.is_locked:  # on the first process
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def forget_after(config: TrainingConfig, step: int) -> None:
+    """Removes from the output folder what was not complete, and all that came after a step, as the run goes on from there. To
+    be done when the checkpoint of that step has proved to be one of this run."""
+    output_dir = Path(config.output_dir)
     (output_dir / RECORD).unlink(missing_ok=True)
     remove_leftovers(output_dir)
-    step = 0 if checkpoint is None else step_of(checkpoint)
     for later in checkpoints_in(output_dir):
         if step_of(later) > step:
             remove(later)
     keep_newest(output_dir, config.keep_checkpoints)
     run_log.forget_after(output_dir, step)
-    return checkpoint
 
 
 def settings(config: TrainingConfig, processes: int) -> dict:
@@ -84,10 +136,15 @@ def settings(config: TrainingConfig, processes: int) -> dict:
 
 
 def _fixed(config: dict) -> dict:
-    free = FREE - {"num_workers"} if config["streaming"] else FREE  # workers that stream have shards of their own
+    # Workers that stream have shards of their own, and what will come out of a stream nobody can tell but by its name.
+    free = FREE - {"num_workers", "dataset"} if config["streaming"] else FREE
     fixed = {name: value for name, value in config.items() if name not in free}
     # Its patience may change, and not whether best weights are kept.
     return {**fixed, "early_stopping": config["early_stopping"] > 0}
+
+
+def _names(config: dict) -> dict:
+    return {"model": config["model"], "dataset": config["dataset"]}
 
 
 def _changed(then: dict, now: dict) -> str:
@@ -99,7 +156,7 @@ def refuse_foreign(config: TrainingConfig) -> None:
     output_dir = Path(config.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; choose another --output_dir")
-    names = {path.name for path in output_dir.iterdir()} if output_dir.exists() else set()
+    names = {path.name for path in output_dir.iterdir() if path.name != LOCK} if output_dir.exists() else set()
     if not names:
         return
     if config.resume == LATEST:

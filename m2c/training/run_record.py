@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 
 from m2c.checkpoints import public_name
 from m2c.versions import versions
+from m2c.whole_files import write_whole
 
 from .config import TrainingConfig
-from .whole_files import write_whole
 
 
 RUN_RECORD = "run.json"

@@ -3,6 +3,8 @@
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from .config import TrainingConfig
+
 
 def check_sharding(accelerator: Accelerator) -> None:
     """Frozen weights encode images, validate and are saved outside of what Accelerate wraps, so they must be whole and exact.
@@ -22,3 +24,12 @@ def check_sharding(accelerator: Accelerator) -> None:
             "DeepSpeed rounds all weights to the precision of --mixed_precision; leave it out, and set torch_autocast in the "
             "configuration of DeepSpeed, as in docs/accelerate/zero2.json"
         )
+
+
+def tell_deepspeed(accelerator: Accelerator, config: TrainingConfig) -> None:
+    """What DeepSpeed, if it is in use, does by a configuration of its own; before anything is prepared."""
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is not None:
+        # It would ask the data loader, and a stream has none to show.
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
+        plugin.deepspeed_config["gradient_clipping"] = config.max_grad_norm

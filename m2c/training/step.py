@@ -4,9 +4,10 @@ import torch
 from accelerate import Accelerator
 
 from .config import TrainingConfig
-from .data import encoder
+from .features import Encoder, widen
 from .grad_cache import GradCache
 from .optimization import build_optimizer, build_schedule
+from .sharding import tell_deepspeed
 from .tasks import ComposingTask, MappingTask
 from .updates import Updates
 
@@ -18,17 +19,22 @@ class TrainingStep:
         config: of the run.
         accelerator: of the run.
         task: what is trained; in place.
-        is_encoded: whether batches hold features already, instead of what the frozen parts of the model make features of.
+        encode: what to do to a batch of samples; `None` where batches are of stored features.
     """
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator, task: MappingTask | ComposingTask, is_encoded: bool):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        task: MappingTask | ComposingTask,
+        encode: Encoder | None,
+    ):
         self.config, self.accelerator = config, accelerator
         self.model, self.place, self.loss = task.model, task.place, task.loss
-        self.encode = None if is_encoded else encoder(config)
+        self.encode = encode
         optimizer = build_optimizer(task, config)
         self.schedule = build_schedule(optimizer, config)
-        if accelerator.state.deepspeed_plugin is not None:  # which would ask the data loader, and a stream has none to show
-            accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
+        tell_deepspeed(accelerator, config)
         self.task, optimizer = accelerator.prepare(task, optimizer)
         self.updates = Updates(accelerator, task, optimizer, self.schedule, config.max_grad_norm)
         self.grad_cache = GradCache(self.task, accelerator, config.chunk_size) if config.chunk_size else None
@@ -39,8 +45,7 @@ class TrainingStep:
         # Dropout depends on seed, step and row of the global batch alone, so a resumed run draws what an uninterrupted one
         # would have drawn, and two processes what one would.
         self.place.begin(step, self.accelerator.process_index * self.config.batch_size)
-        if self.encode is not None:
-            batch = self._encode(batch)
+        batch = widen(batch) if self.encode is None else self._encode(batch)
         self.updates.begin()
         terms = self._backward(batch)
         return terms, self.updates.finish()

@@ -13,6 +13,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import get_worker_info
 
 from m2c.data.loading import ROW_NAME, each_row
+from processing_m2c import M2CProcessor
 
 from .captions import CaptionSamples
 from .config import TrainingConfig
@@ -34,8 +35,11 @@ class StreamedSamples(torch.utils.data.IterableDataset):
 
     Attributes:
         num_workers: readers of this process; 0 for the process itself.
+        rows: none that can be named by number.
         first_batch: how many batches each reader passes over; their images are not decoded.
     """
+
+    rows = None
 
     def __init__(self, samples: PairSamples | TripletSamples | CaptionSamples, config: TrainingConfig):
         self.samples, self.config = samples, config
@@ -49,6 +53,10 @@ class StreamedSamples(torch.utils.data.IterableDataset):
         self.process = state.process_index
         self.num_workers = min(config.num_workers, self.stream.num_shards)
         self.first_batch = 0
+
+    @property
+    def processor(self) -> M2CProcessor:
+        return self.samples.processor
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """
@@ -96,7 +104,7 @@ def hold_out(stream: IterableDataset, num_rows: int) -> tuple[IterableDataset, D
     rows = list(islice(each_row(stream), num_rows + 1))
     if len(rows) <= num_rows:
         raise ValueError(f"--validation_size {num_rows} leaves nothing of {len(rows)} rows to train on")
-    held_out = Dataset.from_list(rows[:num_rows], features=stream.features).remove_columns(ROW_NAME)
+    held_out = Dataset.from_list(rows[:num_rows], features=stream.features)
     return stream.filter(partial(_is_new, known={_digest(row) for row in rows[:num_rows]})), held_out
 
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from m2c.cache_dir import cache_folder
 from m2c.checkpoints import load_model, load_processor, save_retriever
+from m2c.whole_files import PARTIAL, write_whole
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
@@ -18,14 +19,14 @@ from .agreement import on_main
 from .build import build_task
 from .config import TrainingConfig
 from .data import build_data
-from .interruption import naming_lost_processes
+from .identity import identity_of
+from .interruption import naming_losses
 from .lineage import record_of
 from .loop import TrainingLoop
-from .run_folder import RECORD, is_finished, open_run_folder
+from .run_folder import RECORD, find_checkpoint, forget_after, is_finished, only_run_in
 from .run_record import public_config, record_start
 from .sharding import check_sharding
 from .validation import BenchmarkValidation, Validation, read_benchmark
-from .whole_files import PARTIAL, write_whole
 
 
 def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
@@ -47,19 +48,21 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
         mixed_precision=config.mixed_precision,
         log_with=tracking.log_with(config),
         project_dir=Path(config.output_dir, tracking.TENSORBOARD_FOLDER),
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed, non_blocking=True),
     )
     check_sharding(accelerator)
     if on_main(lambda: is_finished(config)):
         accelerator.print(f"{config.output_dir} holds the finished run; nothing is left to do")
         return load_model(config.output_dir).eval(), load_processor(config.output_dir)
-    checkpoint = _begin(config, accelerator)
-    set_seed(config.seed)
-    task, model, processor = build_task(config, accelerator.device)
-    with naming_lost_processes():
+    with only_run_in(config), naming_losses():
+        checkpoint = _begin(config, accelerator)
+        set_seed(config.seed)
+        task, model, processor = build_task(config, accelerator.device)
         data, held_out = build_data(config, model, processor)
         validation = Validation(accelerator, task, held_out, _benchmark(config, model, processor))
-        loop = TrainingLoop(config, accelerator, task, data, validation, checkpoint)
+        identity = on_main(lambda: identity_of(config, model, processor, data.rows))
+        loop = TrainingLoop(config, accelerator, task, data, validation, checkpoint, identity)
+        on_main(lambda: forget_after(config, loop.step))
         tracking.start(accelerator, config, loop.step)
         try:
             loop.run()
@@ -70,8 +73,8 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
 
 
 def _begin(config: TrainingConfig, accelerator: Accelerator) -> Path | None:
-    """The output folder, with a record of this start; and the checkpoint to go on from, if there is one."""
-    checkpoint = on_main(lambda: open_run_folder(config, accelerator.num_processes))
+    """Writes a record of this start, and returns the checkpoint to go on from, if there is one."""
+    checkpoint = on_main(lambda: find_checkpoint(config, accelerator.num_processes))
     record_start(config, accelerator, checkpoint)
     if checkpoint is not None:
         accelerator.print(f"going on from {checkpoint}")

@@ -19,7 +19,7 @@ from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
 from .config import TrainingConfig
-from .features import CachedFeatures
+from .features import CachedFeatures, widen
 from .tasks import ComposingTask, MappingTask
 
 
@@ -106,7 +106,8 @@ def held_out_recall(task: MappingTask | ComposingTask, held_out: CachedFeatures,
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     found = []
     for rows, batch in zip(mine, DataLoader(held_out, batch_sampler=mine, collate_fn=held_out.collate)):
-        features = task.retrieve(**{name: tensor.to(accelerator.device) for name, tensor in batch.items()})
+        on_device = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        features = task.retrieve(**widen(on_device))
         found.append((rows[0], *(part.cpu() for part in features)))
     found = sorted(gather_object(found), key=lambda part: part[0])
     _, queries, answers = zip(*found)

@@ -212,3 +212,11 @@ def test_the_manifest_is_for_people_too(three):
     manifest = json.loads((three[0] / "manifest.json").read_text())
     entry = manifest["trained.safetensors"]
     assert entry["bytes"] == (three[0] / "trained.safetensors").stat().st_size and len(entry["sha256"]) == 64
+
+
+def test_weights_that_have_no_place_are_not_passed_over(run, three):
+    """Whether a name has changed or more is trained now: nothing is restored by halves."""
+    other = Run(run.output_dir)
+    other.module[3].requires_grad_()
+    with pytest.raises(ValueError, match=r"trains something else: 3\.bias, 3\.weight"):
+        load_checkpoint(other.accelerator, three[0])

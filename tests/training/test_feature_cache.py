@@ -26,11 +26,10 @@ from m2c.data import scenes
 from m2c.data.loading import read_image, undecoded
 from m2c.training import TrainingConfig, feature_cache, feature_shards, train
 from m2c.training.adapters import add_composing_adapter
-from m2c.training.data import encoder
 from m2c.training.feature_cache import FeatureCache
 from m2c.training.feature_key import describe_features, key_of
 from m2c.training.feature_shards import FeatureShards, Shard
-from m2c.training.features import encode_pairs
+from m2c.training.features import Encoder, widen
 from m2c.training.samples import PairSamples, TripletSamples
 from modeling_m2c import M2CModel
 
@@ -69,20 +68,20 @@ def triplet_samples(processor, rows: Dataset = TRIPLETS) -> TripletSamples:
 class Counting(FeatureCache):
     """A cache that counts the rows which it encodes."""
 
-    def __init__(self, config, model):
-        self.count = 0
+    def __init__(self, config, model, processor):
+        self.count, plain_encode = 0, Encoder(config, processor)
 
         def encode(model, batch):
             self.count += len(batch["caption_ids"])
-            return encoder(config)(model, batch)
+            return plain_encode(model, batch)
 
         super().__init__(config, model, encode)
 
 
 @pytest.fixture
-def make_cache(model, tmp_path):
+def make_cache(model, processor, tmp_path):
     def make(stage: int = 1, model=model, **config) -> Counting:
-        return Counting(TrainingConfig(stage=stage, cache_dir=str(tmp_path / "cache"), **config), model)
+        return Counting(TrainingConfig(stage=stage, cache_dir=str(tmp_path / "cache"), **config), model, processor)
 
     return make
 
@@ -97,9 +96,9 @@ def direct(model, samples, stage: int, view: int = 0) -> dict[str, torch.Tensor]
     batches = []
     for start in range(0, len(samples), 2):
         rows = [samples[index] for index in range(start, min(start + 2, len(samples)))]
-        batches.append(encoder(TrainingConfig(stage=stage))(model, samples.collate(rows)))
+        batches.append(Encoder(TrainingConfig(stage=stage), samples.processor)(model, samples.collate(rows)))
     names = [name for name, tensor in batches[0].items() if tensor.is_floating_point()]
-    return {name: torch.cat([batch[name] for batch in batches]).half().float() for name in names}
+    return {name: torch.cat([batch[name] for batch in batches]).half() for name in names}
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -112,7 +111,10 @@ def test_stored_features_are_those_of_the_towers(make_cache, processor, model, s
     batch, expected = features.__getitems__(order), direct(model, samples, stage)
     assert len(features) == ROWS
     for name, tensor in expected.items():
-        assert batch[name].dtype == torch.float32 and torch.equal(batch[name], tensor[order]), name
+        assert batch[name].dtype == torch.float16 and torch.equal(batch[name], tensor[order]), name
+    widened = widen(batch)
+    assert all(torch.equal(widened[name], tensor[order].float()) for name, tensor in expected.items())
+    assert all(widened[name].dtype == batch[name].dtype for name in set(batch) - set(expected))
     prompt = {name: batch[name] for name in set(batch) - set(expected)}
     if stage == 1:
         assert not prompt
@@ -206,7 +208,8 @@ CHANGES = {
     "attention kernel": (lambda world: world.model.set_attn_implementation("eager"), False, False),
     "patch grid": (lambda world: setattr(world.model.config, "injection_grid_size", 2), True, True),
     "precision": (lambda world: world.config.update(mixed_precision="bf16"), True, True),
-    "batches": (lambda world: world.config.update(batch_size=3, num_workers=1, seed=5, cached_views=4), False, False),
+    "batches": (lambda world: world.config.update(batch_size=3, num_workers=1, seed=5), False, False),
+    "release": (lambda world: setattr(world.model.config.vision_config, "transformers_version", "9"), False, False),
     "preprocessing": (lambda world: setattr(world.processor.image_processor, "image_mean", [0.4, 0.5, 0.6]), True, True),
     "tokenizer": (other_tokenizer, True, True),
     "use of the tokenizer": (lambda world: world.processor.tokenizer("x", padding="max_length", max_length=9), False, False),
@@ -363,7 +366,11 @@ def test_an_unreadable_image_is_named_and_the_rest_is_kept(make_cache, processor
     assert list(files(tmp_path)) == ["view0-00000.safetensors", "view0-00001.safetensors"]
 
 
-def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_path, capsys):
+def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_path, capsys, monkeypatch):
+    """And keeps in touch with the other processes of its own run, which would take it for lost."""
+    turns, on_main = [], feature_cache.on_main
+    monkeypatch.setattr(feature_cache, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(feature_cache, "on_main", lambda action: (turns.append(action), on_main(action))[1])
     make_cache().features_of(pair_samples(processor), 1)
     (folder,) = {path.parent for path in files(tmp_path).values()}
     missing = files(tmp_path)["view0-00001.safetensors"]
@@ -375,6 +382,10 @@ def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_
         other.start()
         deadline = time.time() + 20
         while "another run is encoding these features" not in capsys.readouterr().out:
+            assert time.time() < deadline
+            time.sleep(0.01)
+        heard = len(turns)
+        while len(turns) < heard + 3:
             assert time.time() < deadline
             time.sleep(0.01)
         missing.write_bytes(content)
@@ -495,7 +506,8 @@ def encode_in_a_process(clip_path: str, cache_dir: str, *die: str) -> None:
     if die:
         feature_files.save_file = half
     model, processor = load_model(clip_path).eval(), load_processor(clip_path)
-    cache = FeatureCache(TrainingConfig(cache_dir=cache_dir), model, encode_pairs)
+    config = TrainingConfig(cache_dir=cache_dir)
+    cache = FeatureCache(config, model, Encoder(config, processor))
     features = cache.features_of(pair_samples(processor), 2)
     print(f"process {state.process_index} of {state.num_processes} sees {len(features)} rows", flush=True)
 

@@ -6,8 +6,9 @@ import sys
 import time
 
 import pytest
+import torch
 
-from m2c.training.interruption import leave_signals_to_the_run
+from m2c.training.interruption import leave_signals_to_the_run, naming_losses
 
 
 def load_images(ready) -> None:
@@ -31,3 +32,8 @@ def test_workers_obey_the_run_and_nobody_else():
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 0
+
+
+def test_a_full_gpu_is_named_with_what_helps():
+    with pytest.raises(ValueError, match=r"^CUDA out of memory\. --chunk_size takes less memory"), naming_losses():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139 GiB")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
 from m2c.checkpoints import save_retriever
 from m2c.training import TrainingConfig, train
@@ -47,6 +48,18 @@ def test_a_repository_of_the_hub_is_asked(folder, monkeypatch):
     monkeypatch.setattr("m2c.training.lineage.is_m2c", lambda name: True)
     monkeypatch.setattr("m2c.training.lineage.hf_hub_download", download)
     assert record_of("you/stage1") == {"config": {}} and asked == ["training.json", "conversion.json"]
+
+
+@pytest.mark.parametrize("broken", ["is_m2c", "hf_hub_download"])
+def test_a_connection_that_is_lost_in_the_middle_is_no_end_of_a_run(monkeypatch, broken):
+    """The error of the HTTP library is no OSError."""
+
+    def lose(*_):
+        raise HTTPError("Server disconnected without sending a response.")
+
+    monkeypatch.setattr("m2c.training.lineage.is_m2c", lambda name: True)
+    monkeypatch.setattr(f"m2c.training.lineage.{broken}", lose)
+    assert not issubclass(HTTPError, OSError) and record_of("you/stage1") is None
 
 
 def test_stage_2_carries_the_record_of_stage_1(tmp_path):

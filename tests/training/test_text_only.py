@@ -20,6 +20,7 @@ from m2c.data import scenes
 from m2c.training import TrainingConfig
 from m2c.training.captions import CaptionSamples, encode_captions
 from m2c.training.grad_cache import GradCache
+from m2c.training.optimization import build_optimizer, build_schedule
 from m2c.training.text_only import TextOnlyTask
 from modeling_m2c import M2CModel
 
@@ -226,6 +227,17 @@ def test_published_settings():
     made = config(dataset="my/captions", mapping_prompt_weight=None)
     assert (made.max_steps, made.batch_size, made.learning_rate, made.weight_decay) == (20_000, 512, 1e-4, 0.01)
     assert (made.noise_scale, made.mapping_prompt_weight, made.warmup_steps) == (1.0, 0.0, 0)
+    parameter = torch.nn.Linear(2, 2)
+    optimizer = build_optimizer(parameter, made)
+    assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+    schedule, rates = build_schedule(optimizer, made), set()
+    for _ in range(9):
+        optimizer.step()
+        schedule.step()
+        rates.add(schedule.get_last_lr()[0])
+    assert rates == {1e-4}, "from the first step on, and to the last"
+    pairs = TrainingConfig(dataset="my/pairs")
+    assert (pairs.adam_beta2, pairs.adam_epsilon, pairs.learning_rate_schedule) == (0.98, 1e-6, "cosine")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +247,7 @@ def test_published_settings():
         (["--injection_layers", 1], "--injection_layers has no effect with --objective text_only"),
         (["--tau", 0.1], "--tau has no effect with --objective text_only"),
         (["--objective", "image_text", "--noise_scale", 1], "--noise_scale has no effect with --objective image_text"),
+        (["--cached_views", 2], "--cached_views 2 would store the same again"),
         (["--noise_scale", -1], "--noise_scale must not be negative"),
         (["--dataset", "no.txt"], "no such file"),
     ],

@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
+from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
@@ -165,9 +167,31 @@ def test_activation_checkpointing_computes_twice_and_changes_nothing(clip_path, 
         torch.testing.assert_close(plain[name], checkpointed[name], atol=1e-4, rtol=1e-3)
 
 
-def test_mixed_precision(clip_path, tmp_path):
+def test_mixed_precision(clip_path, tmp_path, monkeypatch):
+    """The towers and what is trained compute in half the bits, and weights keep all of theirs."""
+    seen, take = {"token_mapper": set(), "attention": set()}, TrainingStep.take
+
+    def take_and_look(self, step, batch):
+        modules = {"token_mapper": self.model.token_mapper.fc1, "attention": self.model.composing_encoder.layers[0].self_attn}
+        hooks = [
+            module.register_forward_hook(lambda module, args, out, name=name: seen[name].add((*out,)[0].dtype))
+            for name, module in modules.items()
+        ]
+        try:
+            return take(self, step, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    monkeypatch.setattr(TrainingStep, "take", take_and_look)
     assert run(*FAST, *SMALL, "--model", clip_path, "--output_dir", tmp_path / "out", "--mixed_precision", "bf16") == 0
     assert {tensor.dtype for tensor in weights_of(tmp_path / "out").values()} <= {torch.float16, torch.float32, torch.int64}
+    assert seen == {"token_mapper": {torch.bfloat16}, "attention": {torch.bfloat16}}
+    losses = [entry["loss"] for entry in log_of(tmp_path / "out")]
+    AcceleratorState._reset_state()
+    assert run(*FAST, *SMALL, "--model", clip_path, "--output_dir", tmp_path / "plain") == 0
+    exact = [entry["loss"] for entry in log_of(tmp_path / "plain")]
+    assert losses != exact and losses == pytest.approx(exact, rel=0.05), "coarser, and of the same data"
 
 
 @pytest.fixture
@@ -222,8 +246,8 @@ def test_a_signal_in_the_last_moment_is_not_lost(clip_path, tmp_path, monkeypatc
     """When no step follows at whose end it would be noticed."""
     agreed = Interruption.agreed
 
-    def signal_after_the_last_step(self):
-        noted = agreed(self)
+    def signal_after_the_last_step(self, has_failed):
+        noted = agreed(self, has_failed)
         if (tmp_path / "out" / "checkpoints" / "step_000004").exists():
             signal.raise_signal(signal.SIGINT)
         return noted
@@ -295,6 +319,68 @@ def test_a_checkpoint_of_other_rows_is_refused(pairs_folder, clip_path, tmp_path
     assert "is of a run on 10 rows; now there are 9" in capsys.readouterr().err
 
 
+FOUR_STEPS = ["--max_steps", 4, "--checkpoint_steps", 2, "--keep_checkpoints", 9]
+
+
+def files_of(out) -> dict:
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "run.json"}
+
+
+def change_weights(clip_path, _) -> None:
+    state = load_file(clip_path / "model.safetensors")
+    state["visual_projection.weight"][0, 0] += 1
+    save_file(state, clip_path / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_prompts(clip_path, _) -> None:
+    (clip_path / "processor_config.json").unlink(missing_ok=True)
+    settings = json.loads((clip_path / "preprocessor_config.json").read_text())
+    (clip_path / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.1, 0.2, 0.3]}))
+
+
+def change_caption(_, folder) -> None:
+    metadata = folder / "metadata.jsonl"
+    metadata.write_text(metadata.read_text().replace('"caption": "', '"caption": "another ', 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [(change_weights, "--model"), (change_prompts, "--model"), (change_caption, "--dataset")],
+)
+def test_at_the_same_place_lies_something_else(clip_path, pairs_folder, tmp_path, capsys, change, option):
+    """And then nothing is removed, not even when an earlier checkpoint is named."""
+    assert on_folder(pairs_folder, clip_path, tmp_path, *FOUR_STEPS) == 0
+    (tmp_path / "out" / "training.json").write_text("{}")
+    before = files_of(tmp_path / "out")
+    change(clip_path, pairs_folder)
+    earlier = tmp_path / "out" / "checkpoints" / "step_000002"
+    assert on_folder(pairs_folder, clip_path, tmp_path, *FOUR_STEPS, "--resume", earlier) == 1
+    assert f"{earlier} is of another run: what {option} names is not what it was" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == before
+
+
+def test_model_and_data_may_move(clip_path, pairs_folder, tmp_path):
+    arguments = [*FOUR_STEPS, "--cached_views", 0]
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments) == 0
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "out", whole)
+    (tmp_path / "out" / "training.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "step_000004")
+    model, data = clip_path.rename(tmp_path / "elsewhere"), pairs_folder.rename(tmp_path / "another disk")
+    assert on_folder(data, model, tmp_path, *arguments, "--resume") == 0
+    assert_same_weights(whole, tmp_path / "out")
+    assert_same_log(whole, tmp_path / "out")
+
+
+def test_two_starts_of_a_run_do_not_meet(clip_path, pairs_folder, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        assert on_folder(pairs_folder, clip_path, tmp_path, "--resume") == 1
+        assert f"another run is at work in {tmp_path / 'out'}" in capsys.readouterr().err
+    assert on_folder(pairs_folder, clip_path, tmp_path, "--resume") == 0, "a lock that nobody holds is none"
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(clip_path, tmp_path, capsys):
     arguments = [*FAST, *SMALL, "--model", clip_path, "--checkpoint_steps", 2]
     assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
@@ -354,7 +440,8 @@ def test_a_loss_that_is_not_finite_is_named_and_passed_over(clip_path, tmp_path,
     assert capsys.readouterr().err.count("warning: step 3: the gradient is not finite, and the weights stay as they were") == 1
     entries = log_of(tmp_path / "out")
     assert [entry["step"] for entry in entries] == [3, 4, 6]
-    assert not math.isfinite(entries[0]["loss"]) and math.isfinite(entries[1]["loss"])
+    assert entries[0]["loss"] is None and math.isfinite(entries[1]["loss"])
+    assert "NaN" not in (tmp_path / "out" / "log.jsonl").read_text(), "which JSON does not know"
     checkpoint = tmp_path / "out" / "checkpoints" / "step_000003"
     for state in (load_file(checkpoint / "trained.safetensors"), weights_of(tmp_path / "out")):
         assert all(tensor.isfinite().all() for tensor in state.values())
@@ -557,6 +644,33 @@ def test_a_missing_column_is_named(pairs_folder, clip_path, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "has no column 'text'; it has caption, image" in message or "has no column 'text'; it has image, caption" in message
     assert "--caption_column" in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_row_that_is_mended_costs_no_step(pairs_folder, clip_path, tmp_path, capsys, workers):
+    """What was done before the row came up is saved, and the run goes on from there as if nothing had been wrong."""
+    arguments = ["--max_steps", 7, "--cached_views", 0, "--num_workers", workers]
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments) == 0
+    whole, out = (tmp_path / "out").rename(tmp_path / "whole"), tmp_path / "out"
+    image = pairs_folder / "image" / f"{row_of_the_third_step():06d}.png"
+    content = image.read_bytes()
+    image.write_bytes(b"not an image")
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments) == 1
+    message = capsys.readouterr().err
+    assert "no batch could be read after step 2; once that is mended, go on from there with --resume" in message
+    assert "unreadable image" in message and "Traceback" not in message
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments, "--resume") == 1
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_000002"]
+    image.write_bytes(content)
+    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments, "--resume") == 0
+    assert_same_weights(whole, out)
+    assert_same_log(whole, out)
+
+
+def row_of_the_third_step() -> int:
+    """A row of the second epoch's first batch that the first epoch, of two batches of four rows, leaves out."""
+    first, second = (torch.randperm(10, generator=torch.Generator().manual_seed(epoch)).tolist() for epoch in range(2))
+    return next(row for row in second[:4] if row not in first[:8])
 
 
 @pytest.mark.parametrize("arguments", [["--cached_views", 1], [], ["--num_workers", 1]])

@@ -23,6 +23,7 @@ from m2c.fingerprints import image_side_key
 from m2c.training import TrainingConfig, build_data
 from m2c.training import validation as module
 from m2c.training.adapters import add_composing_adapter
+from m2c.training.features import widen
 from m2c.training.tasks import ComposingTask, MappingTask
 from m2c.training.validation import BenchmarkValidation, Validation, held_out_recall, read_benchmark
 from modeling_m2c import M2CModel
@@ -163,7 +164,7 @@ def held_out(make_task, processor):
 @pytest.mark.parametrize("batch_size", [2, 9, 256])
 def test_recall_on_held_out_rows(held_out, stage, batch_size, monkeypatch):
     task, rows = held_out(stage)
-    queries, answers = task.eval().retrieve(**rows.__getitems__(list(range(9))))
+    queries, answers = task.eval().retrieve(**widen(rows.__getitems__(list(range(9)))))
     place = (queries @ answers.T).argsort(dim=-1, descending=True).argsort(dim=-1).diagonal()
     monkeypatch.setattr(module, "BATCH_SIZE", batch_size)
     figures = held_out_recall(task, rows, Accelerator(cpu=True))
