@@ -30,6 +30,8 @@ from m2c.data.benchmarks import GALLERY_FEATURES, QUERY_FEATURES, Benchmark, mak
 from m2c.data.benchmarks.scenes import load_scenes
 from m2c.data.scenes.train_clip import build_tokenizer
 from m2c.evaluation.evaluate import Options
+from m2c.retrieval.chat import Failure
+from m2c.retrieval.text_store import TextStore
 from modeling_m2c import M2CConfig, M2CModel
 from processing_m2c import M2CProcessor
 
@@ -271,3 +273,46 @@ def options(tmp_path):
         return Options(**{"cache_dir": tmp_path / "cache", "device": "cpu", **fields})
 
     return make
+
+
+class ScriptedCaptioner:
+    """Says what it was asked for: the number of the caption, and the colour in the middle of the picture."""
+
+    def __init__(self):
+        self.identity, self.batch_size, self.asked = {"model": "scripted captioner"}, 4, []
+
+    def captions(self, pictures, digests, numbers, attempt=0):
+        for row, picture in enumerate(pictures):
+            self.asked += [(digests[row], number) for number in numbers]
+            color = picture.getpixel((picture.width // 2, picture.height // 2))
+            yield [(row, number, f"caption {number} of {color}") for number in numbers]
+
+
+class ScriptedChat:
+    """Replies with its last message, or with what `script` makes of it."""
+
+    def __init__(self, script=None):
+        self.identity, self.asked = {"model": "scripted chat"}, []
+        self.script = script or (lambda text: text.replace("\n", " "))
+
+    def replies(self, requests):
+        for position, request in enumerate(requests):
+            text = request.messages[-1]["content"]
+            self.asked.append(text)
+            reply = self.script(text)
+            yield position, Failure("no reply") if reply is None else reply
+
+
+@pytest.fixture
+def captioner() -> ScriptedCaptioner:
+    return ScriptedCaptioner()
+
+
+@pytest.fixture
+def make_chat():
+    return ScriptedChat
+
+
+@pytest.fixture
+def store(tmp_path) -> TextStore:
+    return TextStore(tmp_path / "texts.sqlite")

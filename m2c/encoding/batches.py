@@ -44,6 +44,6 @@ def encode_queries(
 
 @torch.no_grad()
 def _in_batches(encode: Callable[[int, int], torch.Tensor], size: int, batch_size: int, name: str) -> torch.Tensor:
-    starts = tqdm(range(0, size, batch_size), desc=f"encoding {name}")
+    starts = tqdm(range(0, size, batch_size), desc=f"encoding {name}", disable=size <= batch_size)
     parts = [normalize(encode(start, min(start + batch_size, size)).float(), dim=-1).cpu() for start in starts]
     return torch.cat(parts)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class ImageDigests:
         path: of the database; made if it does not exist.
 
     Raises:
-        OSError: if the database cannot be opened or written; so does `of_gallery`.
+        OSError: if the database cannot be opened or written; so do all methods.
     """
 
     def __init__(self, path: Path):
@@ -38,10 +38,26 @@ class ImageDigests:
             ValueError: if a file cannot be read; the message names it.
         """
         gallery = undecoded(benchmark.gallery, {"image"})
+
+        def read(part: slice) -> Iterator[tuple[dict, list[float]]]:
+            rows = gallery[part]
+            return zip(rows["image"], rows["box"])
+
+        return self._of_parts(len(gallery), read)
+
+    def of_files(self, paths: Sequence[Path]) -> list[str]:
+        """One for each file, in order, as it has in a gallery without boxes.
+
+        Raises:
+            ValueError: if a file cannot be read; the message names it.
+        """
+        return self._of_parts(len(paths), lambda part: [({"bytes": None, "path": path}, []) for path in paths[part]])
+
+    def _of_parts(self, length: int, read: Callable[[slice], Iterable[tuple[dict, list[float]]]]) -> list[str]:
         digests, size = [], 1000
-        for start in tqdm(range(0, len(gallery), size), desc="hashing images", disable=len(gallery) <= size):
-            rows, new = gallery[start : start + size], {}
-            digests += [self._of(image, box, new) for image, box in zip(rows["image"], rows["box"])]
+        for start in tqdm(range(0, length, size), desc="hashing images", disable=length <= size):
+            new = {}
+            digests += [self._of(image, box, new) for image, box in read(slice(start, start + size))]
             # All at once, as others cannot write meanwhile.
             with self._named_errors(), self.database:
                 self.database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new.values())

@@ -17,6 +17,7 @@ from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
 from .baselines import add
+from .complementary import Complementary, ComplementaryOptions
 from .protocols import Rankings, mean_of_parts, measure, protocol_of, rank
 from .query_texts import query_texts
 from .record import describe_model, describe_preprocessing
@@ -40,7 +41,8 @@ class Options:
         device: as torch names it; the GPU, if there is one.
         batch_size: images or queries at a time, on each process.
         num_workers: processes that read images, for each process that encodes.
-        cache_dir: where features are stored; see [`m2c.cache_dir.cache_folder`].
+        cache_dir: where features and texts are stored; see [`m2c.cache_dir.cache_folder`].
+        complementary: retrieve with the help of a captioner and a language model (CVSI), and how.
     """
 
     query: str = "composed"
@@ -52,6 +54,7 @@ class Options:
     batch_size: int = 64
     num_workers: int = 0
     cache_dir: Path | None = None
+    complementary: ComplementaryOptions | None = None
 
 
 DEFAULTS = Options()
@@ -85,13 +88,18 @@ def evaluate(
     model, processor = _load(name, options), load_processor(name)
     extractor = Extractor(model, processor, cache_folder(options.cache_dir), options.batch_size, options.num_workers)
     asked = how_to_ask(model, processor, benchmarks[0], options)
-    protocol = protocol_of(benchmarks[0])
+    protocol, helpers = protocol_of(benchmarks[0]), None
+    if options.complementary:
+        helpers = Complementary(options.complementary, benchmarks[0].name, options.cache_dir, options.batch_size, say)
     parts, results = [], {}
     for benchmark in benchmarks:
         title = benchmark.category or benchmark.name
         say(f"{title}, {benchmark.split}: {len(benchmark.queries)} queries, {len(benchmark.gallery)} gallery images")
-        queries = query_features(extractor, benchmark, asked)
-        rankings = rank(benchmark, protocol, queries, extractor.gallery(benchmark))
+        if helpers is None:
+            queries, gallery = query_features(extractor, benchmark, asked), extractor.gallery(benchmark)
+        else:
+            queries, gallery = helpers.fuse(extractor, benchmark, _texts(benchmark, asked), asked["prompt"])
+        rankings = rank(benchmark, protocol, queries, gallery, is_cosine=helpers is None)
         results[title] = {
             "figures": measure(benchmark, protocol, rankings),
             "queries": len(benchmark.queries),
@@ -105,7 +113,7 @@ def evaluate(
         "figures": mean_of_parts([part["figures"] for part in results.values()]),
         "parts": results,
         "protocol": {**asdict(protocol), "gallery": benchmarks[0].variant},
-        "query": asked,
+        "query": asked if helpers is None else {**asked, "complementary": helpers.record(protocol)},
         "preprocessing": describe_preprocessing(processor),
         "model": describe_model(name, model),
         "environment": {"device": str(model.device), "processes": extractor.state.num_processes, **versions()},
@@ -126,12 +134,21 @@ def _check(name: str, benchmarks: list[Benchmark], options: Options) -> None:
             f"{name!r} is a plain CLIP, which cannot compose queries; train it (m2c train) or convert a checkpoint (m2c "
             "convert), or measure it with --query text, image or sum"
         )
+    if options.complementary is not None:
+        _check_complementary(options, benchmarks)
     if options.prompt is not None and options.query != "composed":
         raise ValueError(f"a prompt is for composed queries; with query {options.query!r} it would do nothing")
     if options.joining and not _has_several_captions(benchmarks[0]):
         raise ValueError(f"joining is for queries with several captions; those of {benchmarks[0].name} have one")
     if options.shared_concept and not any(benchmarks[0].queries["shared_concept"][:]):
         raise ValueError(f"the queries of {benchmarks[0].name} have no shared concept")
+
+
+def _check_complementary(options: Options, benchmarks: list[Benchmark]) -> None:
+    if options.query != "composed":
+        raise ValueError(f"complementary retrieval needs composed queries; with query {options.query!r} there are none")
+    if options.complementary.tune and None in benchmarks[0].queries["target_id"][:]:
+        raise ValueError(f"weights are tuned by targets, which the split {benchmarks[0].split} keeps secret")
 
 
 def _has_several_captions(benchmark: Benchmark) -> bool:
@@ -156,7 +173,7 @@ def how_to_ask(model: M2CModel, processor: M2CProcessor, benchmark: Benchmark, o
         asked |= {"prompt": prompt if options.prompt is None else options.prompt, "conventions": method}
         asked |= {"prompt_without_text": processor.mapping_template}
     if _has_several_captions(benchmark):
-        asked["joining"] = options.joining or METHOD_JOININGS[method]
+        asked["joining"] = options.joining or ("first-second" if options.complementary else METHOD_JOININGS[method])
     asked["shared_concept"] = options.shared_concept
     first = [version[0] for version in _texts(benchmark, asked)]
     if options.query == "composed":

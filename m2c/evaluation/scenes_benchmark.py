@@ -48,8 +48,15 @@ class ScenesBenchmark:
         """The best `k` gallery positions for query features of shape `(num_queries, projection_dim)`."""
         return rank(self.benchmark, PROTOCOLS["scenes"], queries, self.gallery, k).gallery
 
-    def score(self, queries: torch.Tensor) -> dict[str, float]:
-        """[`METRICS`] in percent for query features of shape `(num_queries, projection_dim)`."""
-        protocol = PROTOCOLS["scenes"]
-        figures = measure(self.benchmark, protocol, rank(self.benchmark, protocol, queries, self.gallery))
+    def score(self, queries: torch.Tensor, gallery: torch.Tensor | None = None) -> dict[str, float]:
+        """[`METRICS`] in percent.
+
+        Args:
+            queries (`torch.Tensor` of shape `(num_queries, projection_dim)`).
+            gallery (`torch.Tensor` of shape `(num_gallery, projection_dim)`): a fused one, which queries are multiplied with;
+                by default that of CLIP, by cosine.
+        """
+        protocol, is_cosine = PROTOCOLS["scenes"], gallery is None
+        ranked = rank(self.benchmark, protocol, queries, self.gallery if is_cosine else gallery, is_cosine=is_cosine)
+        figures = measure(self.benchmark, protocol, ranked)
         return {name: round(figures[name], 2) for name in METRICS}

@@ -20,6 +20,7 @@ from m2c.training.config import PRESETS
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
+from .complementary import complementary_rows
 from .picture import draw_retrieval
 from .report import write_report
 
@@ -48,13 +49,22 @@ QUICK = Settings(pairs=1500, stage1_steps=60, triplets=800, stage2_steps=80, que
 SLERP_SHARE = 0.35
 
 
-def quickstart(output: Path, settings: Settings = FULL, seed: int = 0, say: Callable[[str], None] = print) -> dict:
+Rows = dict[str, dict[str, float]]
+
+# What answers: the composed query alone, or together with what a captioner and a language model write.
+METHODS = ("plain", "cvsi")
+
+
+def quickstart(
+    output: Path, settings: Settings = FULL, seed: int = 0, method: str = "plain", say: Callable[[str], None] = print
+) -> dict:
     """Trains, measures and saves; returns what `report.json` holds.
 
     Args:
         output: folder to write `report.json`, `report.md`, `retrieval.png` and `model/` to; it appears when all is done.
         settings: sizes.
         seed: of training data, weights and order. The test set is always the same.
+        method: one of [`METHODS`].
         say: prints a line of progress.
 
     Raises:
@@ -62,13 +72,15 @@ def quickstart(output: Path, settings: Settings = FULL, seed: int = 0, say: Call
     """
     with new_folder(output) as folder:
         started = time.time()
-        rows, benchmark, stage2_queries = _experiment(folder, settings, seed, say)
+        rows, complementary, benchmark, stage2_queries = _experiment(folder, settings, seed, method, say)
+        options = " --quick" * (settings == QUICK) + " --method cvsi" * (method == "cvsi")
         report = {
-            "command": f"m2c quickstart{' --quick' * (settings == QUICK)} --seed {seed}",
+            "command": f"m2c quickstart{options} --seed {seed}",
             "settings": asdict(settings),
             "seed": seed,
             "gallery": len(benchmark.gallery),
             "rows": rows,
+            "complementary": complementary,
             "seconds": round(time.time() - started),
         }
         write_report(folder, report)
@@ -97,9 +109,9 @@ def has_fast_bf16() -> bool:
 
 
 def _experiment(
-    folder: Path, settings: Settings, seed: int, say: Callable[[str], None]
-) -> tuple[dict[str, dict[str, float]], ScenesBenchmark, torch.Tensor]:
-    """Figures of every row, the benchmark, and the query features of the stage-2 model."""
+    folder: Path, settings: Settings, seed: int, method: str, say: Callable[[str], None]
+) -> tuple[Rows, dict[str, Rows], ScenesBenchmark, torch.Tensor]:
+    """Figures of every row, those of complementary retrieval by model, the benchmark, and stage 2's query features."""
     shared = {
         "seed": seed,
         "mixed_precision": "bf16" if has_fast_bf16() else "no",
@@ -128,22 +140,29 @@ def _experiment(
     build_data(stage1, clip, processor)
 
     say("3/5  for comparison: a token mapper alone (Pic2Word)")
-    rows["mapper only (Pic2Word)"] = benchmark.score(benchmark.queries(*train(mapper_only)))
+    mapper = train(mapper_only)
+    rows["mapper only (Pic2Word)"] = benchmark.score(benchmark.queries(*mapper))
 
     say("4/5  M2C stage 1: token mapper and visual semantic injection")
     rows["M2C stage 1"] = benchmark.score(benchmark.queries(*train(stage1)))
 
     say(f"5/5  M2C stage 2: composing adapters on {settings.triplets} triplets")
-    queries = benchmark.queries(*train(stage2))
+    composing = train(stage2)
+    queries = benchmark.queries(*composing)
     rows["M2C stage 2"] = benchmark.score(queries)
     rows["ceiling: caption of the target"] = benchmark.score(benchmark.texts("target_caption", clip, processor))
+    complementary = {}
+    if method == "cvsi":
+        say("and  CVSI: captions of references and gallery, edited captions, added objects")
+        for name, retriever in (("mapper only", mapper), ("M2C stage 2", composing)):
+            complementary[name] = complementary_rows(*retriever, benchmark, Path(stage1.cache_dir))
     shutil.rmtree(stage1.output_dir)
     shutil.rmtree(mapper_only.output_dir)
     shutil.rmtree(stage1.cache_dir)
-    return rows, benchmark, queries
+    return rows, complementary, benchmark, queries
 
 
-def _untrained_rows(benchmark: ScenesBenchmark, clip: M2CModel, processor: M2CProcessor) -> dict[str, dict[str, float]]:
+def _untrained_rows(benchmark: ScenesBenchmark, clip: M2CModel, processor: M2CProcessor) -> Rows:
     images, texts = benchmark.reference_features, benchmark.texts("modification", clip, processor)
     return {
         "image only": benchmark.score(images),

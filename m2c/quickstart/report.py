@@ -14,6 +14,25 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def complementary_table(models: dict[str, dict[str, dict[str, float]]]) -> str:
+    """R@1 of complementary retrieval as a Markdown table: a row for each selection of parts, a column for each model."""
+    lines = [f"| CVSI, R@1 | {' | '.join(models)} |", "|---" * (1 + len(models)) + "|"]
+    for name in next(iter(models.values())):
+        lines.append(f"| {name} | {' | '.join(format(rows[name]['R@1'], '.1f') for rows in models.values())} |")
+    return "\n".join(lines)
+
+
+def _complementary(models: dict) -> str:
+    if not models:
+        return ""
+    return f"""
+{complementary_table(models)}
+
+*f1*: captions of the edited image, by a captioner and a language model. *f2*: the composed query, with the objects that the
+language model expects. *f3*: the reference image. *Captioned gallery*: captions of the gallery's images count too.
+"""
+
+
 def write_report(folder: Path, report: dict) -> None:
     settings = report["settings"]
     text = f"""# Composed retrieval on scenes

@@ -42,6 +42,13 @@ def test_equal_files_have_equal_digests_and_others_do_not(make_benchmark, folder
     assert a == c != b
 
 
+def test_files_of_a_folder_and_of_a_gallery_are_the_same_images(make_benchmark, folder, digests, hashed):
+    paths = sorted(folder.iterdir())
+    found = digests.of_files(paths)
+    assert digests.of_gallery(make_benchmark("abc", paths=paths)) == found == digests.of_files(paths)
+    assert hashed == ["a.png", "b.png", "c.png"]
+
+
 def test_bytes_in_the_gallery_and_a_file_of_them_are_the_same_image(make_benchmark, folder, digests):
     assert digests.of_gallery(make_benchmark("ab")) == digests.of_gallery(
         make_benchmark("ab", paths=[folder / "a.png", folder / "b.png"])

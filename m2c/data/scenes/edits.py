@@ -10,6 +10,9 @@ from .world import BACKGROUNDS, COLORS, SIZES, TEXTURES, Scene, SceneObject, ran
 # Two edits in 40 % of the modifications.
 TWO_EDITS = 0.4
 
+# What an edit changes of the object that it is about.
+ATTRIBUTES = {"recolor": "color", "reshape": "shape", "resize": "size", "retexture": "texture", "move": "place"}
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -33,16 +36,13 @@ def apply_edit(scene: Scene, edit: Edit) -> Scene:
     others = tuple(other for other in scene.objects if other is not item)
     if edit.kind == "remove":
         return Scene(others, scene.background)
-    return Scene((*others, replace(item, **{_ATTRIBUTES[edit.kind]: edit.value})), scene.background)
+    return Scene((*others, replace(item, **{ATTRIBUTES[edit.kind]: edit.value})), scene.background)
 
 
 def apply_edits(scene: Scene, edits: tuple[Edit, ...]) -> Scene:
     for edit in edits:
         scene = apply_edit(scene, edit)
     return scene
-
-
-_ATTRIBUTES = {"recolor": "color", "reshape": "shape", "resize": "size", "retexture": "texture", "move": "place"}
 
 
 def _other(rng: Random, values, current: str) -> str:
@@ -52,7 +52,7 @@ def _other(rng: Random, values, current: str) -> str:
 def _change(kind: str, values: Callable[[Scene], tuple[str, ...]]) -> Callable[[Random, Scene], Edit]:
     def draw(rng: Random, scene: Scene) -> Edit:
         item = rng.choice(scene.objects)
-        return Edit(kind, item.shape, _other(rng, values(scene), getattr(item, _ATTRIBUTES[kind])))
+        return Edit(kind, item.shape, _other(rng, values(scene), getattr(item, ATTRIBUTES[kind])))
 
     return draw
 

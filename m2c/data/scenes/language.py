@@ -1,6 +1,8 @@
 """The words of the scenes world: captions of a scene and modification texts for an edit."""
 
+from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from .edits import Edit
 from .world import BACKGROUNDS, CELLS, COLORS, SHAPES, SIZES, TEXTURES, Scene, SceneObject
@@ -71,15 +73,38 @@ def article(phrase: str) -> str:
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
-def _phrase(item: SceneObject, keep: tuple[bool, bool, bool, bool]) -> str:
-    size, texture, color, place = keep
-    words = [item.size] * size + [item.texture] * texture + [item.color] * color + [item.shape]
-    return article(" ".join(words)) + f" at the {item.place}" * place
+class Said(NamedTuple):
+    """Which attributes of an object a caption says; it always says the shape."""
+
+    size: bool
+    texture: bool
+    color: bool
+    place: bool
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A caption before it is written out: one of [`CAPTIONS`], the objects in order, and what it says of each."""
+
+    template: str
+    objects: tuple[tuple[SceneObject, Said], ...]
+    background: str
+
+    @property
+    def text(self) -> str:
+        objects = " and ".join(phrase(item, said) for item, said in self.objects)
+        return self.template.format(objects=objects, background=self.background)
+
+
+def phrase(item: SceneObject, said: Said) -> str:
+    """The object with the attributes that are said, e.g. "a red circle at the top left"."""
+    words = [item.size] * said.size + [item.texture] * said.texture + [item.color] * said.color + [item.shape]
+    return article(" ".join(words)) + f" at the {item.place}" * said.place
 
 
 def describe(item: SceneObject) -> str:
     """Every attribute of the object, e.g. "a big striped red circle at the top left"."""
-    return _phrase(item, (True, True, True, True))
+    return phrase(item, Said(True, True, True, True))
 
 
 def full_caption(scene: Scene) -> str:
@@ -94,11 +119,16 @@ def random_caption(rng: Random, scene: Scene) -> str:
 
 def plain_caption(rng: Random, scene: Scene) -> str:
     """A caption as people write them: some attributes are not mentioned, the wording varies."""
+    return plain_wording(rng, scene).text
+
+
+def plain_wording(rng: Random, scene: Scene) -> Wording:
+    """What [`plain_caption`] writes out."""
     objects = list(scene.objects)
     rng.shuffle(objects)
     drop = DROP_ATTRIBUTE if rng.random() < 0.5 else 0.0
-    phrases = [_phrase(item, tuple(rng.random() >= drop for _ in range(4))) for item in objects]
-    return rng.choice(CAPTIONS).format(objects=" and ".join(phrases), background=scene.background)
+    said = [Said(*(rng.random() >= drop for _ in range(4))) for _ in objects]
+    return Wording(rng.choice(CAPTIONS), tuple(zip(objects, said)), scene.background)
 
 
 def _edit_style_caption(rng: Random, scene: Scene) -> str:

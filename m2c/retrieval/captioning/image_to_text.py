@@ -1,0 +1,64 @@
+"""Captioners of transformers that take a picture and write, such as BLIP and BLIP-2."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+
+import torch
+from PIL.Image import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from m2c.retrieval.sampling import GumbelSampler
+
+from .captioner import CaptionSettings, Reply, one_line
+
+
+TOP_P, MAX_NEW_TOKENS = 0.9, 30
+
+
+class ImageToText:
+    """A [`Captioner`] around a model that `AutoModelForImageTextToText` loads and that does not chat.
+
+    All captions of a picture are drawn together. Models that encode it before they write (BLIP, BLIP-2, InstructBLIP, all that
+    have an encoder and a decoder) do so once for them.
+
+    Args:
+        model: in eval mode, on its device.
+        processor: its processor.
+        identity: of model and weights.
+        settings: how captions are drawn.
+        batch_size: pictures at a time; so many times the captions of each are written at once.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, identity: dict, settings: CaptionSettings, batch_size: int
+    ):
+        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.settings = replace(
+            settings, top_p=settings.top_p or TOP_P, max_new_tokens=settings.max_new_tokens or MAX_NEW_TOKENS
+        )
+        self.identity = {**identity, **asdict(self.settings)}
+
+    @torch.inference_mode()
+    def captions(
+        self, pictures: Sequence[Image], digests: Sequence[str], numbers: Sequence[int], attempt: int = 0
+    ) -> Iterator[list[Reply]]:
+        settings = self.settings
+        prompt = {} if settings.prompt is None else {"text": [settings.prompt] * len(pictures)}
+        inputs = self.processor(images=list(pictures), **prompt, return_tensors="pt").to(self.model.device, self.model.dtype)
+        places = [(row, number) for row in range(len(pictures)) for number in numbers]
+        keys = [f"{settings.seed} {digests[row]} {number} {attempt}" for row, number in places]
+        tokens = self.model.generate(
+            **inputs,
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=True,
+            num_beams=1,
+            num_return_sequences=len(numbers),
+            logits_processor=[GumbelSampler(keys, settings.temperature, settings.top_p)],
+        )
+        # A decoder repeats the prompt before it goes on.
+        start = self._decode(inputs["input_ids"])[0] if prompt else ""
+        texts = [text.strip().removeprefix(start.strip()) for text in self._decode(tokens)]
+        yield [(row, number, one_line(text)) for (row, number), text in zip(places, texts)]
+
+    def _decode(self, tokens: torch.Tensor) -> list[str]:
+        return self.processor.batch_decode(tokens, skip_special_tokens=True)
