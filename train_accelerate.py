@@ -49,7 +49,7 @@ from transformers import HfArgumentParser
 
 from hub_cards import write_card
 from m2c.training import TrainingConfig, train
-from m2c.training.interruption import Interrupted
+from m2c.training.processes.interruption import Interrupted
 from m2c.training.rehearsal import rehearse
 
 

@@ -32,14 +32,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BatchFeature
 
 from m2c.training import TrainingConfig
-from m2c.training.adapters import add_composing_adapter
 from m2c.training.batches import IndexedBatches
-from m2c.training.feature_shards import ROWS_PER_SHARD, FeatureShards, Shard
-from m2c.training.features import CachedFeatures, encode_pairs, encode_triplets
+from m2c.training.features.encoding import CachedFeatures, encode_pairs, encode_triplets
+from m2c.training.features.shards import ROWS_PER_SHARD, FeatureShards, Shard
 from m2c.training.memory import peak_memory
-from m2c.training.optimization import build_optimizer
-from m2c.training.step import TrainingStep
-from m2c.training.tasks import ComposingTask, MappingTask
+from m2c.training.steps.optimization import build_optimizer
+from m2c.training.steps.step import TrainingStep
+from m2c.training.tasks.adapters import add_composing_adapter
+from m2c.training.tasks.stages import ComposingTask, MappingTask
 from modeling_m2c import M2CConfig, M2CModel
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from m2c.checkpoints import is_m2c, load_model, load_processor, save_adapter, save_retriever, set_base
 from m2c.training import TrainingConfig
-from m2c.training.adapters import add_composing_adapter
+from m2c.training.tasks.adapters import add_composing_adapter
 from modeling_m2c import M2CModel
 
 

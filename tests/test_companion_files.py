@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from m2c.checkpoints import save_retriever
 from m2c.training import TrainingConfig
-from m2c.training.adapters import add_composing_adapter
+from m2c.training.tasks.adapters import add_composing_adapter
 from modeling_m2c.pipeline_m2c import ComposedImageRetrievalPipeline
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from m2c.checkpoints import save_retriever
 from m2c.cli import app
 from m2c.training import TrainingConfig
-from m2c.training.adapters import add_composing_adapter
+from m2c.training.tasks.adapters import add_composing_adapter
 from modeling_m2c import M2CModel
 
 

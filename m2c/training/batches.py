@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .config import TrainingConfig
-from .features import CachedFeatures
-from .interruption import leave_signals_to_the_run
-from .streams import StreamedSamples
+from .features.encoding import CachedFeatures
+from .processes.interruption import leave_signals_to_the_run
+from .samples.streams import StreamedSamples
 
 
 Batch = dict[str, torch.Tensor]

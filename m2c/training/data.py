@@ -7,12 +7,12 @@ from m2c.data.loading import ROW_NAME, load_rows, load_stream, undecoded
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
-from .captions import CAPTION_COLUMNS, CaptionSamples
 from .config import TrainingConfig
-from .feature_cache import FeatureCache
-from .features import CachedFeatures, Encoder
-from .samples import IMAGE_COLUMNS, PAIR_COLUMNS, TRIPLET_COLUMNS, PairSamples, TripletSamples
-from .streams import StreamedSamples, hold_out
+from .features.cache import FeatureCache
+from .features.encoding import CachedFeatures, Encoder
+from .samples.captions import CAPTION_COLUMNS, CaptionSamples
+from .samples.images import IMAGE_COLUMNS, PAIR_COLUMNS, TRIPLET_COLUMNS, PairSamples, TripletSamples
+from .samples.streams import StreamedSamples, hold_out
 
 
 Samples = PairSamples | CaptionSamples | TripletSamples

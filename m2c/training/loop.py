@@ -9,22 +9,22 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from . import run_log
-from .agreement import first_failure
 from .batches import Batch, IndexedBatches, StreamedBatches
-from .best_weights import BestWeights
-from .checkpoint_files import step_of
-from .checkpointing import load_checkpoint, register_checkpoint_hooks, save_checkpoint
 from .config import TrainingConfig
-from .curves import draw_curves
 from .early_stopping import EarlyStopping
-from .features import CachedFeatures, Encoder
-from .interruption import Interrupted, Interruption
-from .run_folder import check_resume, settings
-from .samples import PairSamples, TripletSamples
-from .step import TrainingStep
-from .streams import StreamedSamples
-from .tasks import ComposingTask, MappingTask
+from .features.encoding import CachedFeatures, Encoder
+from .processes.agreement import first_failure
+from .processes.interruption import Interrupted, Interruption
+from .records import log as run_log
+from .records.best_weights import BestWeights
+from .records.checkpoint_files import step_of
+from .records.checkpointing import load_checkpoint, register_checkpoint_hooks, save_checkpoint
+from .records.curves import draw_curves
+from .records.run_folder import check_resume, settings
+from .samples.images import PairSamples, TripletSamples
+from .samples.streams import StreamedSamples
+from .steps.step import TrainingStep
+from .tasks.stages import ComposingTask, MappingTask
 from .validation import Validation
 
 

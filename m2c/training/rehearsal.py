@@ -10,19 +10,19 @@ from torch.utils.data import Dataset
 
 from m2c.checkpoints import public_name
 
-from . import tracking
 from .batches import IndexedBatches, StreamedBatches
-from .build import build_task
 from .config import TrainingConfig
 from .data import read_samples
-from .feature_cache import FeatureCache
-from .features import Encoder
-from .identity import identity_of
-from .interruption import naming_losses
+from .features.cache import FeatureCache
+from .features.encoding import Encoder
 from .memory import peak_memory
-from .run_folder import check_resume, find_checkpoint, is_finished
-from .sharding import check_sharding
-from .step import TrainingStep
+from .processes.interruption import naming_losses
+from .processes.sharding import check_sharding
+from .records import tracking
+from .records.identity import identity_of
+from .records.run_folder import check_resume, find_checkpoint, is_finished
+from .steps.step import TrainingStep
+from .tasks.build import build_task
 from .validation import read_benchmark
 
 

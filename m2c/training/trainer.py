@@ -14,18 +14,18 @@ from m2c.whole_files import PARTIAL, write_whole
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
-from . import tracking
-from .agreement import on_main
-from .build import build_task
 from .config import TrainingConfig
 from .data import build_data
-from .identity import identity_of
-from .interruption import naming_losses
-from .lineage import record_of
 from .loop import TrainingLoop
-from .run_folder import RECORD, find_checkpoint, forget_after, is_finished, only_run_in
-from .run_record import public_config, record_start
-from .sharding import check_sharding
+from .processes.agreement import on_main
+from .processes.interruption import naming_losses
+from .processes.sharding import check_sharding
+from .records import tracking
+from .records.identity import identity_of
+from .records.lineage import record_of
+from .records.run_folder import RECORD, find_checkpoint, forget_after, is_finished, only_run_in
+from .records.run_record import public_config, record_start
+from .tasks.build import build_task
 from .validation import BenchmarkValidation, Validation, read_benchmark
 
 

@@ -19,8 +19,8 @@ from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 
 from .config import TrainingConfig
-from .features import CachedFeatures, widen
-from .tasks import ComposingTask, MappingTask
+from .features.encoding import CachedFeatures, widen
+from .tasks.stages import ComposingTask, MappingTask
 
 
 # The figure by which a benchmark's owners rank methods. Of all others it is R@1.

@@ -15,7 +15,7 @@ from m2c.data.benchmarks.scenes import load_scenes
 from m2c.evaluation.evaluate import Options, evaluate
 from m2c.evaluation.report import write_evaluation
 from m2c.training import TrainingConfig
-from m2c.training.adapters import add_composing_adapter
+from m2c.training.tasks.adapters import add_composing_adapter
 
 
 KINDS = ("base", "full", "adapter", "merged", "converted")

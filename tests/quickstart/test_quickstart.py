@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from m2c.cli import app
 from m2c.quickstart.experiment import Settings, quickstart
-from m2c.training.feature_shards import FeatureShards
+from m2c.training.features.shards import FeatureShards
 
 
 TOY = Settings(pairs=64, stage1_steps=3, triplets=32, stage2_steps=3, queries=12)

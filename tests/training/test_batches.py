@@ -11,8 +11,8 @@ from m2c.data import scenes
 from m2c.data.loading import undecoded
 from m2c.training import TrainingConfig
 from m2c.training.batches import IndexedBatches, read_ahead
-from m2c.training.features import Encoder, encode_pairs
-from m2c.training.samples import PairSamples
+from m2c.training.features.encoding import Encoder, encode_pairs
+from m2c.training.samples.images import PairSamples
 
 
 def numbered(count: int, threads: list | None = None):

@@ -68,7 +68,7 @@ def test_what_the_run_would_fail_at_the_rehearsal_fails_at(rehearse, tmp_path, m
     code, said = rehearse("--max_samples", 14, "--validation_size", 4, "--cache_limit_gb", 1e-9)
     assert code == 1 and "features of 4 rows" in said and "more than --cache_limit_gb" in said
     with monkeypatch.context() as patch:
-        patch.setattr("m2c.training.tracking.get_available_trackers", list)
+        patch.setattr("m2c.training.records.tracking.get_available_trackers", list)
         code, said = rehearse("--max_samples", 14, "--report_to", "trackio")
     assert code == 1 and "--report_to trackio: not installed" in said
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()

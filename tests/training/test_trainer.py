@@ -26,8 +26,8 @@ from m2c.data.benchmarks.scenes import load_scenes
 from m2c.data.image_folder import write_image_folder
 from m2c.training import TrainingConfig, train
 from m2c.training.early_stopping import EarlyStopping
-from m2c.training.interruption import Interruption
-from m2c.training.step import TrainingStep
+from m2c.training.processes.interruption import Interruption
+from m2c.training.steps.step import TrainingStep
 
 
 FAST = ["--max_steps", "6", "--batch_size", "4", "--max_samples", "14", "--log_steps", "1"]
@@ -233,7 +233,7 @@ def test_asked_to_end_a_run_saves_and_goes_on_from_there(clip_path, tmp_path, ca
 
 
 def test_asked_twice_a_run_ends_at_once(clip_path, tmp_path, capfd, signalled, monkeypatch):
-    monkeypatch.setattr("m2c.training.interruption.SAME_REQUEST_SECONDS", 0)
+    monkeypatch.setattr("m2c.training.processes.interruption.SAME_REQUEST_SECONDS", 0)
     signalled(signal.SIGINT, signal.SIGINT)
     out = tmp_path / "out"
     assert run(*FAST, *SMALL, "--model", clip_path, "--output_dir", out) == 130

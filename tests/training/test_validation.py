@@ -22,9 +22,9 @@ from m2c.evaluation.evaluate import Options, evaluate
 from m2c.fingerprints import image_side_key
 from m2c.training import TrainingConfig, build_data
 from m2c.training import validation as module
-from m2c.training.adapters import add_composing_adapter
-from m2c.training.features import widen
-from m2c.training.tasks import ComposingTask, MappingTask
+from m2c.training.features.encoding import widen
+from m2c.training.tasks.adapters import add_composing_adapter
+from m2c.training.tasks.stages import ComposingTask, MappingTask
 from m2c.training.validation import BenchmarkValidation, Validation, held_out_recall, read_benchmark
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
@@ -282,9 +282,10 @@ def test_two_processes_measure_what_one_does_and_one_of_them_writes(held_out, pr
         from pathlib import Path
         from accelerate import Accelerator
         from m2c.checkpoints import load_model, load_processor
-        from m2c.training import TrainingConfig, build_data, tracking, validation
-        from m2c.training.run_record import record_start
-        from m2c.training.tasks import ComposingTask
+        from m2c.training import TrainingConfig, build_data, validation
+        from m2c.training.records import tracking
+        from m2c.training.records.run_record import record_start
+        from m2c.training.tasks.stages import ComposingTask
 
         folder, own = Path(sys.argv[1]), sys.argv[2]
         config = TrainingConfig(

@@ -1,0 +1,1 @@
+"""What the frozen parts of the model make of samples, stored."""

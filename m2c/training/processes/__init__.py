@@ -1,0 +1,1 @@
+"""Several processes as one: what they agree on, how they gather, how they end."""

@@ -1,0 +1,1 @@
+"""Rows of a data set, made ready for the model."""

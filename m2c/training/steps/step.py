@@ -1,0 +1,79 @@
+"""One step of training: from a batch to weights that have moved."""
+
+import torch
+from accelerate import Accelerator
+
+from m2c.training.config import TrainingConfig
+from m2c.training.features.encoding import Encoder, widen
+from m2c.training.processes.sharding import tell_deepspeed
+from m2c.training.tasks.stages import ComposingTask, MappingTask
+
+from .grad_cache import GradCache
+from .optimization import build_optimizer, build_schedule
+from .updates import Updates
+
+
+class TrainingStep:
+    """All that a step needs.
+
+    Args:
+        config: of the run.
+        accelerator: of the run.
+        task: what is trained; in place.
+        encode: what to do to a batch of samples; `None` where batches are of stored features.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        task: MappingTask | ComposingTask,
+        encode: Encoder | None,
+    ):
+        self.config, self.accelerator = config, accelerator
+        self.model, self.place, self.loss = task.model, task.place, task.loss
+        self.encode = encode
+        optimizer = build_optimizer(task, config)
+        self.schedule = build_schedule(optimizer, config)
+        tell_deepspeed(accelerator, config)
+        self.task, optimizer = accelerator.prepare(task, optimizer)
+        self.updates = Updates(accelerator, task, optimizer, self.schedule, config.max_grad_norm)
+        self.grad_cache = GradCache(self.task, accelerator, config.chunk_size) if config.chunk_size else None
+
+    def take(self, step: int, batch: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], bool]:
+        """Takes the step of this number, counted from 0. Returns the loss and its terms, and whether the weights have moved."""
+        self.task.train()
+        # Dropout depends on seed, step and row of the global batch alone, so a resumed run draws what an uninterrupted one
+        # would have drawn, and two processes what one would.
+        self.place.begin(step, self.accelerator.process_index * self.config.batch_size)
+        batch = widen(batch) if self.encode is None else self._encode(batch)
+        self.updates.begin()
+        terms = self._backward(batch)
+        return terms, self.updates.finish()
+
+    def _encode(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Features of a batch, a chunk at a time if there are to be chunks."""
+        rows = len(next(iter(batch.values())))
+        size = self.config.chunk_size or rows
+        parts = []
+        for start in range(0, rows, size):
+            with self.accelerator.autocast():
+                parts.append(self.encode(self.model, {name: x[start : start + size] for name, x in batch.items()}))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _backward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self.grad_cache is not None:
+            return self.grad_cache.backward(batch)
+        with self.accelerator.autocast():
+            features = self.task(**batch)
+        terms = self.loss(features, batch)
+        self.accelerator.backward(terms["loss"])
+        return terms
+
+    def state_dict(self) -> dict:
+        """What checkpoints hold of a step besides weights and optimiser, as JSON."""
+        return {"schedule": self.schedule.state_dict(), "skipped": self.updates.skipped}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.schedule.load_state_dict(state["schedule"])
+        self.updates.skipped = state["skipped"]

@@ -1,0 +1,23 @@
+"""What of a task is trained, and so is what a run has to keep."""
+
+from torch import Tensor, nn
+
+
+def trained_buffers(task: nn.Module) -> dict[str, Tensor]:
+    """The buffers of the modules that hold trainable parameters, by name: statistics of batch norm."""
+    modules = {name.rpartition(".")[0] for name, parameter in task.named_parameters() if parameter.requires_grad}
+    return {name: buffer for name, buffer in task.named_buffers() if name.rpartition(".")[0] in modules}
+
+
+def trained_state(task: nn.Module) -> dict[str, Tensor]:
+    """Trainable parameters and the buffers of the modules that hold them; the frozen CLIP is not among them."""
+    trained = {name for name, parameter in task.named_parameters() if parameter.requires_grad} | trained_buffers(task).keys()
+    return {name: tensor for name, tensor in task.state_dict().items() if name in trained}
+
+
+def load_trained(task: nn.Module, state: dict[str, Tensor]) -> None:
+    """Puts back what [`trained_state`] gave. Raises `ValueError` if it is of a task that trains something else."""
+    unlike = trained_state(task).keys() ^ state.keys()
+    if unlike:
+        raise ValueError(f"it is of a model that trains something else: {', '.join(sorted(unlike)[:3])} and more")
+    task.load_state_dict(state, strict=False)

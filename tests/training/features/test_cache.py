@@ -1,0 +1,518 @@
+"""Stored features are those that would be encoded, once, whoever encodes them and whatever happens meanwhile."""
+
+import copy
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset, Features, Image, Value
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from m2c import feature_files
+from m2c.checkpoints import load_model, load_processor
+from m2c.data import scenes
+from m2c.data.loading import read_image, undecoded
+from m2c.training import TrainingConfig, train
+from m2c.training.features import cache as feature_cache
+from m2c.training.features import shards as feature_shards
+from m2c.training.features.cache import FeatureCache
+from m2c.training.features.encoding import Encoder, widen
+from m2c.training.features.key import describe_features, key_of
+from m2c.training.features.shards import FeatureShards, Shard
+from m2c.training.samples.images import PairSamples, TripletSamples
+from m2c.training.tasks.adapters import add_composing_adapter
+from modeling_m2c import M2CModel
+
+
+ROWS = 11
+SHARDS = 3  # of four rows
+PAIRS = undecoded(scenes.pairs(ROWS), {"image"})
+PAIRS_IMAGE = read_image(PAIRS[0], "image", 0)
+TRIPLETS = undecoded(scenes.triplets(ROWS), {"reference", "target"})
+TEXTS = TRIPLETS["modification"][:]
+
+
+def shrink(module_setter) -> None:
+    """Shards of four rows, encoded two at a time."""
+    module_setter(feature_shards, "ROWS_PER_SHARD", 4)
+    module_setter(feature_cache, "BATCH_SIZE", 2)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    shrink(monkeypatch.setattr)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def pair_samples(processor, rows: Dataset = PAIRS, flip: float = 0.5, seed: int = 0) -> PairSamples:
+    return PairSamples(undecoded(rows, {"image"}), processor, flip, seed)
+
+
+def triplet_samples(processor, rows: Dataset = TRIPLETS) -> TripletSamples:
+    return TripletSamples(undecoded(rows, {"reference", "target"}), processor)
+
+
+class Counting(FeatureCache):
+    """A cache that counts the rows which it encodes."""
+
+    def __init__(self, config, model, processor):
+        self.count, plain_encode = 0, Encoder(config, processor)
+
+        def encode(model, batch):
+            self.count += len(batch["caption_ids"])
+            return plain_encode(model, batch)
+
+        super().__init__(config, model, encode)
+
+
+@pytest.fixture
+def make_cache(model, processor, tmp_path):
+    def make(stage: int = 1, model=model, **config) -> Counting:
+        return Counting(TrainingConfig(stage=stage, cache_dir=str(tmp_path / "cache"), **config), model, processor)
+
+    return make
+
+
+def files(tmp_path: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted((tmp_path / "cache").rglob("*.safetensors"))}
+
+
+def direct(model, samples, stage: int, view: int = 0) -> dict[str, torch.Tensor]:
+    """Every row by the plain way, in the batches of the cache, through half precision."""
+    samples.set_epoch(view)
+    batches = []
+    for start in range(0, len(samples), 2):
+        rows = [samples[index] for index in range(start, min(start + 2, len(samples)))]
+        batches.append(Encoder(TrainingConfig(stage=stage), samples.processor)(model, samples.collate(rows)))
+    names = [name for name, tensor in batches[0].items() if tensor.is_floating_point()]
+    return {name: torch.cat([batch[name] for batch in batches]).half() for name in names}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_stored_features_are_those_of_the_towers(make_cache, processor, model, stage):
+    samples = pair_samples(processor) if stage == 1 else triplet_samples(processor)
+    random_state = torch.get_rng_state()
+    features = make_cache(stage).features_of(samples, 1)
+    assert torch.equal(torch.get_rng_state(), random_state), "what training draws must not depend on what was stored before"
+    order = [7, 0, 10, 7, 3]
+    batch, expected = features.__getitems__(order), direct(model, samples, stage)
+    assert len(features) == ROWS
+    for name, tensor in expected.items():
+        assert batch[name].dtype == torch.float16 and torch.equal(batch[name], tensor[order]), name
+    widened = widen(batch)
+    assert all(torch.equal(widened[name], tensor[order].float()) for name, tensor in expected.items())
+    assert all(widened[name].dtype == batch[name].dtype for name in set(batch) - set(expected))
+    prompt = {name: batch[name] for name in set(batch) - set(expected)}
+    if stage == 1:
+        assert not prompt
+    else:
+        fresh = processor.composed_prompt([TEXTS[row] for row in order], return_tensors="pt")
+        assert prompt.keys() == fresh.keys() and all(torch.equal(prompt[name], fresh[name]) for name in fresh)
+        assert prompt["attention_mask"].sum(dim=1).max() == prompt["input_ids"].shape[1], "as long as the longest of the batch"
+
+
+def test_a_model_without_injection_has_features_too(make_cache, make_config, processor):
+    model = type(make_cache().model)(make_config(injection_layers=[])).eval()
+    batch = make_cache(2, model).features_of(triplet_samples(processor), 1).__getitems__([2, 1])
+    assert batch["keys_values"].shape == (2, 0) and batch["pseudo_word"].shape == (2, 32)
+
+
+def test_views_take_turns_by_epoch(make_cache, processor, model):
+    samples = pair_samples(processor)
+    cache = make_cache()
+    features = cache.features_of(samples, 2)
+    assert cache.count == 2 * ROWS + 1, "one row to estimate the size by"
+    views = [direct(model, samples, 1, view) for view in range(2)]
+    assert not torch.equal(views[0]["image_tokens"], views[1]["image_tokens"])
+    for epoch, view in enumerate([0, 1, 0, 1]):
+        features.set_epoch(epoch)
+        assert torch.equal(features.__getitems__(list(range(ROWS)))["image_tokens"], views[view]["image_tokens"])
+
+
+def test_what_is_there_is_not_encoded_again(make_cache, processor, tmp_path, capsys):
+    make_cache().features_of(pair_samples(processor), 1)
+    line = capsys.readouterr().out
+    assert f"features of {ROWS} rows, views: 1, take" in line and "GB free" in line
+    assert len(files(tmp_path)) == SHARDS
+    (about,) = (tmp_path / "cache").rglob("about.json")
+    assert json.loads(about.read_text())["dataset"] == "scenes" and json.loads(about.read_text())["rows"] == ROWS
+    again = make_cache()
+    again.features_of(pair_samples(processor), 1)
+    assert again.count == 0 and capsys.readouterr().out == ""
+    more = make_cache()
+    more.features_of(pair_samples(processor), 2)
+    assert more.count == ROWS + 1, "another view is added to the first"
+
+
+def test_a_truncated_shard_is_encoded_again(make_cache, processor, model, tmp_path):
+    make_cache().features_of(pair_samples(processor), 1)
+    whole = {name: path.read_bytes() for name, path in files(tmp_path).items()}
+    names = list(whole)
+    for broken in (whole[names[1]][:-1], whole[names[1]][:4], b"", b"<html>" * 90, whole[names[2]]):
+        files(tmp_path)[names[1]].write_bytes(broken)
+        untouched = files(tmp_path)[names[0]].stat().st_mtime_ns
+        cache = make_cache()
+        cache.features_of(pair_samples(processor), 1)
+        assert cache.count == 4 + 1
+        assert {name: path.read_bytes() for name, path in files(tmp_path).items()} == whole
+        assert files(tmp_path)[names[0]].stat().st_mtime_ns == untouched
+
+
+def bump(model, name: str) -> None:
+    with torch.no_grad():
+        model.state_dict()[name].view(-1)[0] += 1
+
+
+def edit(column: str, value):
+    def change(world):
+        world.rows = [{**row, column: value} if index == 9 else row for index, row in enumerate(world.rows)]
+
+    return change
+
+
+def other_tokenizer(world):
+    world.processor.tokenizer.add_tokens(["polygon"])
+
+
+def with_adapter(world):
+    add_composing_adapter(world.model, TrainingConfig(stage=2))
+    bump(world.model, "composing_encoder.layers.0.mlp.fc1.lora_A.default.weight")
+
+
+# What is changed, and whether that decides features of stage 1 and of stage 2.
+CHANGES = {
+    "nothing": (lambda world: None, False, False),
+    "vision tower": (lambda world: bump(world.model, "vision_model.embeddings.class_embedding"), True, True),
+    "projection": (lambda world: bump(world.model, "visual_projection.weight"), True, True),
+    "text tower": (lambda world: bump(world.model, "text_model.final_layer_norm.bias"), True, True),
+    "text projection": (lambda world: bump(world.model, "text_projection.weight"), True, True),
+    "precision of weights": (lambda world: world.model.bfloat16(), True, True),
+    "mapper": (lambda world: bump(world.model, "token_mapper.fc2.bias"), False, True),
+    "injection": (lambda world: bump(world.model, "semantic_injection.projection.weight"), False, True),
+    "batch norm": (lambda world: bump(world.model, "semantic_injection.blocks.1.norm.running_mean"), False, True),
+    "activation": (lambda world: setattr(world.model.config, "mapper_hidden_act", "gelu"), False, True),
+    "adapter": (with_adapter, False, False),
+    "attention kernel": (lambda world: world.model.set_attn_implementation("eager"), False, False),
+    "patch grid": (lambda world: setattr(world.model.config, "injection_grid_size", 2), True, True),
+    "precision": (lambda world: world.config.update(mixed_precision="bf16"), True, True),
+    "batches": (lambda world: world.config.update(batch_size=3, num_workers=1, seed=5), False, False),
+    "release": (lambda world: setattr(world.model.config.vision_config, "transformers_version", "9"), False, False),
+    "preprocessing": (lambda world: setattr(world.processor.image_processor, "image_mean", [0.4, 0.5, 0.6]), True, True),
+    "tokenizer": (other_tokenizer, True, True),
+    "use of the tokenizer": (lambda world: world.processor.tokenizer("x", padding="max_length", max_length=9), False, False),
+    "template": (lambda world: setattr(world.processor, "composing_template", "{text} *"), False, False),
+    "seed of augmentation": (lambda world: world.augmentation.update(seed=1), True, False),
+    "share of mirrored views": (lambda world: world.augmentation.update(flip=0.1), True, False),
+    "image": (edit("image", {"bytes": b"another", "path": None}), True, True),
+    "caption": (edit("caption", "a star"), True, True),
+    "modification": (edit("modification", "is red"), False, False),
+    "order of rows": (lambda world: world.rows.reverse(), True, True),
+    "number of rows": (lambda world: world.rows.pop(), True, True),
+}
+
+
+def key_after(change, stage: int, model, processor) -> str:
+    rows = [{**row, "modification": text} for row, text in zip(PAIRS.to_list(), TEXTS)]
+    world = SimpleNamespace(model=model, processor=processor, rows=rows, augmentation={}, config={})
+    change(world)
+    features = Features({"image": Image(decode=False), "caption": Value("string"), "modification": Value("string")})
+    rows = Dataset.from_list(world.rows, features=features)
+    if stage == 1:
+        samples = pair_samples(processor, rows.remove_columns("modification"), **world.augmentation)
+    else:
+        rows = rows.add_column("reference", rows["image"][:], feature=Image(decode=False))
+        samples = triplet_samples(processor, rows.rename_columns({"image": "target", "caption": "reference_caption"}))
+    config = TrainingConfig(stage=stage, **world.config)
+    return key_of(describe_features(samples, model, config.mixed_precision))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_key_changes_with_what_decides_a_feature_and_nothing_else(model, processor, stage):
+    expected, keys = key_after(CHANGES["nothing"][0], stage, model, processor), set()
+    for name, (change, *decides) in CHANGES.items():
+        key = key_after(change, stage, copy.deepcopy(model), copy.deepcopy(processor))
+        assert (key != expected) == decides[stage - 1], name
+        keys.add(key)
+    assert len(keys) == 1 + sum(decides[stage - 1] for _, *decides in CHANGES.values()), "and every change makes another one"
+
+
+def test_a_mapper_alone_shares_the_features_of_stage_1(make_config, processor):
+    keys = set()
+    for layers in ([], [1], [0, 2]):
+        torch.manual_seed(0)
+        model = M2CModel(make_config(injection_layers=layers))
+        keys.add(key_after(lambda world: None, 1, model, processor))
+    assert len(keys) == 1
+
+
+def test_files_of_images_are_known_by_path_size_and_time(model, processor, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, path in enumerate(paths):
+        path.write_bytes(PAIRS[index]["image"]["bytes"])
+
+    def key() -> str:
+        rows = Dataset.from_dict({"image": [str(path) for path in paths], "caption": ["", "x", "y"]})
+        return key_of(describe_features(pair_samples(processor, rows), model, "no"))
+
+    keys = [key()]
+    assert key() == keys[0]
+    os.utime(paths[1], ns=(0, 0))
+    keys.append(key())
+    paths[1].write_bytes(paths[1].read_bytes() + b" ")
+    os.utime(paths[1], ns=(0, 0))
+    keys.append(key())
+    paths[1] = paths[1].rename(tmp_path / "renamed.png")
+    keys.append(key())
+    paths[1].unlink()
+    keys.append(key())
+    assert len(set(keys)) == 5
+
+
+def test_no_caption_is_an_empty_one(model, processor):
+    first, second = (Dataset.from_dict({"image": PAIRS["image"][:2], "caption": [text, "x"]}) for text in ("", None))
+    keys = {key_of(describe_features(pair_samples(processor, rows), model, "no")) for rows in (first, second)}
+    assert len(keys) == 1
+
+
+def test_more_than_the_limit_is_refused_before_anything_is_encoded(make_cache, processor, tmp_path):
+    cache = make_cache(cache_limit_gb=1e-6)
+    with pytest.raises(ValueError, match=r"--cache_limit_gb 1e-06.*--cached_views \(0.*--patch_grid") as error:
+        cache.features_of(pair_samples(processor), 1)
+    assert cache.count == 1 and not files(tmp_path)
+    assert f"features of {ROWS} rows, views: 1, take 0.000 GB" in str(error.value)
+    make_cache().features_of(pair_samples(processor), 1)
+    size = sum(path.stat().st_size for path in files(tmp_path).values()) / 1e9
+    make_cache(cache_limit_gb=1e-6).features_of(pair_samples(processor), 1)
+    with pytest.raises(ValueError, match="--cache_limit_gb"):
+        make_cache(cache_limit_gb=1.5 * size).features_of(pair_samples(processor), 2)
+    make_cache(cache_limit_gb=2 * size).features_of(pair_samples(processor), 2)
+
+
+def test_too_little_space_is_refused_and_what_is_there_is_deducted(make_cache, processor, tmp_path, monkeypatch):
+    make_cache().features_of(pair_samples(processor), 1)
+    size = sum(path.stat().st_size for path in files(tmp_path).values())
+    space = SimpleNamespace(free=0.9 * size / SHARDS)
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: space)
+    cache = make_cache()
+    with pytest.raises(OSError, match=r"--cached_views.*--patch_grid.*another --cache_dir"):
+        cache.features_of(pair_samples(processor), 2)
+    assert cache.count == 1
+    files(tmp_path)["view0-00002.safetensors"].unlink()
+    make_cache().features_of(pair_samples(processor), 1)  # three rows of eleven fit
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_disk_that_fills_up_keeps_what_is_finished(make_cache, processor, tmp_path, monkeypatch, error):
+    def full(tensors, path, metadata):
+        if files(tmp_path):
+            path.write_bytes(b"half")
+            raise error
+        save_file(tensors, path, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files, "save_file", full)
+        with pytest.raises(OSError, match=r"features cannot be stored in .*: .*No space left.*another --cache_dir"):
+            make_cache().features_of(pair_samples(processor), 1)
+    assert len(files(tmp_path)) == 1 and not list(tmp_path.rglob("*.partial"))
+    cache = make_cache()
+    cache.features_of(pair_samples(processor), 1)
+    assert cache.count == 1 + ROWS - 4
+
+
+def test_a_folder_that_cannot_be_is_named(make_cache, processor, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"features cannot be stored in .*file.*choose another --cache_dir"):
+        cache = make_cache()
+        cache.config.cache_dir = str(tmp_path / "file")
+        cache.features_of(pair_samples(processor), 1)
+
+
+@pytest.mark.parametrize("value", [7e4, torch.nan])
+def test_what_does_not_fit_into_half_precision_is_an_error(make_cache, processor, model, tmp_path, value):
+    cache = make_cache()
+    encode = cache.encode
+
+    def overflow(model, batch):
+        features = encode(model, batch)
+        if cache.count == 1 + 4 + 2:  # the second batch of the second shard is still to come
+            features["image_tokens"][1, 3, 2] = value
+        return features
+
+    cache.encode = overflow
+    with pytest.raises(ValueError, match=r"image_tokens of row 5 .*not finite in half precision.*--cached_views 0"):
+        cache.features_of(pair_samples(processor), 1)
+    assert list(files(tmp_path)) == ["view0-00000.safetensors"]
+
+
+def test_an_unreadable_image_is_named_and_the_rest_is_kept(make_cache, processor, tmp_path):
+    rows = PAIRS.to_list()
+    rows[9]["image"]["bytes"] = b"<html>"
+    broken = Dataset.from_list(rows, features=Features({"image": Image(decode=False), "caption": Value("string")}))
+    with pytest.raises(ValueError, match="row 9 of the data set has an unreadable image in column 'image'"):
+        make_cache().features_of(pair_samples(processor, broken), 1)
+    assert list(files(tmp_path)) == ["view0-00000.safetensors", "view0-00001.safetensors"]
+
+
+def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_path, capsys, monkeypatch):
+    """And keeps in touch with the other processes of its own run, which would take it for lost."""
+    turns, on_main = [], feature_cache.on_main
+    monkeypatch.setattr(feature_cache, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(feature_cache, "on_main", lambda action: (turns.append(action), on_main(action))[1])
+    make_cache().features_of(pair_samples(processor), 1)
+    (folder,) = {path.parent for path in files(tmp_path).values()}
+    missing = files(tmp_path)["view0-00001.safetensors"]
+    content = missing.read_bytes()
+    missing.unlink()
+    cache = make_cache()
+    other = threading.Thread(target=cache.features_of, args=(pair_samples(processor), 1))
+    with FileLock(folder / ".lock"):
+        other.start()
+        deadline = time.time() + 20
+        while "another run is encoding these features" not in capsys.readouterr().out:
+            assert time.time() < deadline
+            time.sleep(0.01)
+        heard = len(turns)
+        while len(turns) < heard + 3:
+            assert time.time() < deadline
+            time.sleep(0.01)
+        missing.write_bytes(content)
+    other.join(timeout=20)
+    assert not other.is_alive() and cache.count == 0
+
+
+def test_a_whole_cache_needs_no_writing(make_cache, processor, tmp_path):
+    make_cache().features_of(pair_samples(processor), 1)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+    make_cache().features_of(pair_samples(processor), 1)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux how much of a file is in memory")
+def test_only_rows_that_are_asked_for_are_read(tmp_path):
+    shards = FeatureShards(tmp_path, 4, 1)
+    shards.write(Shard(0, 0), {"image_tokens": torch.randn(4, 8_000_000).half()})
+    size = (tmp_path / "view0-00000.safetensors").stat().st_size
+
+    def in_memory() -> int:
+        maps = Path("/proc/self/smaps").read_text()
+        return sum(1024 * int(size) for size in re.findall(r"view0-00000\.safetensors\n(?:.*\n)*?Rss: +(\d+) kB", maps))
+
+    shards.open()
+    assert in_memory() < 0.02 * size
+    row = shards.read(0, [2])["image_tokens"]
+    assert 0.2 * size < in_memory() < 0.3 * size and row.shape == (1, 8_000_000)
+
+
+def test_training_is_the_same_with_stored_features_and_with_new_ones(clip_path, tmp_path):
+    weights = []
+    for name in ("new", "stored"):
+        arguments = {"model": str(clip_path), "max_samples": 8, "batch_size": 4, "max_steps": 4, "validation_size": 2}
+        train(TrainingConfig(**arguments, output_dir=str(tmp_path / name), mapper_hidden_size=8, injection_hidden_size=8))
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_averaged_patches_from_training_to_a_query(clip_path, tmp_path):
+    """The option of stage 1 is a property of the model: of its features, of stage 2, and of whoever loads it."""
+    small = {"max_samples": 8, "batch_size": 4, "max_steps": 2}
+    narrow = {"mapper_hidden_size": 8, "injection_hidden_size": 8}
+    stage1 = TrainingConfig(model=str(clip_path), output_dir=str(tmp_path / "1"), patch_grid=2, **narrow, **small)
+    model, processor = train(stage1)
+    assert model.config.injection_grid_size == 2
+    stored = [shape_of(path, "image_tokens") for path in Path(os.environ["M2C_CACHE"]).rglob("*.safetensors")]
+    assert {shape[1:] for shape in stored} == {(1 + 4, 24)}
+    composed, _ = train(TrainingConfig(stage=2, model=stage1.output_dir, output_dir=str(tmp_path / "2"), lora_rank=2, **small))
+    inputs = processor(images=[PAIRS_IMAGE] * 2, text=["is red", ""], return_tensors="pt")
+    for trained, folder in ((model, "1"), (composed, "2")):
+        loaded = load_model(str(tmp_path / folder)).eval()
+        assert loaded.config.injection_grid_size == 2
+        with torch.no_grad():
+            expected = trained.eval().get_composed_features(**inputs).pooler_output
+            torch.testing.assert_close(loaded.get_composed_features(**inputs).pooler_output, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="injection_grid_size 2, not 4"):
+        load_model(stage1.output_dir, injection_grid_size=4)
+
+
+def shape_of(path: Path, name: str) -> tuple[int, ...]:
+    return tuple(load_file(path)[name].shape)
+
+
+def launch(*arguments, processes: int = 1) -> subprocess.CompletedProcess:
+    """This file as a script, as [`encode_in_a_process`] has it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
+    command = [*map(str, (sys.executable, *launcher, __file__, *arguments))]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_two_processes_store_what_one_does_and_each_shard_once(clip_path, processor, make_cache, tmp_path):
+    model = load_model(str(clip_path)).eval()
+    alone = make_cache(model=model)
+    alone.features_of(pair_samples(processor), 2)
+    expected = {name: path.read_bytes() for name, path in files(tmp_path).items()}
+    (tmp_path / "cache").rename(tmp_path / "alone")
+    done = launch(clip_path, tmp_path / "cache", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert {name: path.read_bytes() for name, path in files(tmp_path).items()} == expected
+    wrote = re.findall(r"process (\d) stored (\d) (\d)", done.stdout)
+    assert sorted(shard for _, *shard in wrote) == [[str(view), str(number)] for view in range(2) for number in range(SHARDS)]
+    assert {rank for rank, *_ in wrote} == {"0", "1"}
+    assert sorted(re.findall(r"process (\d) of 2 sees (\d+) rows", done.stdout)) == [("0", str(ROWS)), ("1", str(ROWS))]
+
+
+def test_a_killed_run_goes_on_where_it_was(clip_path, processor, make_cache, tmp_path):
+    done = launch(clip_path, tmp_path / "cache", "die")
+    assert done.returncode == -signal.SIGKILL
+    assert len(files(tmp_path)) == 4 and len(list(tmp_path.rglob("*.partial"))) == 1
+    model = load_model(str(clip_path)).eval()
+    cache, samples = make_cache(model=model), pair_samples(processor)
+    features = cache.features_of(samples, 2)
+    assert cache.count == 1 + 2 * ROWS - (ROWS + 4) and not list(tmp_path.rglob("*.partial"))
+    features.set_epoch(1)
+    expected = direct(model, samples, 1, view=1)
+    assert torch.equal(features.__getitems__(list(range(ROWS)))["image_tokens"], expected["image_tokens"])
+
+
+def encode_in_a_process(clip_path: str, cache_dir: str, *die: str) -> None:
+    """Encodes two views, saying which shards; or dies while it writes the fifth file."""
+    shrink(setattr)
+    state = Accelerator()
+    write = FeatureShards.write
+
+    def announce(shards, shard, features):
+        write(shards, shard, features)
+        print(f"process {state.process_index} stored {shard.view} {shard.number}", flush=True)
+
+    def half(tensors, path, metadata):
+        save_file(tensors, path, metadata)
+        if len(list(path.parent.glob("*.safetensors"))) == 4:
+            path.write_bytes(path.read_bytes()[:100])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    FeatureShards.write = announce
+    if die:
+        feature_files.save_file = half
+    model, processor = load_model(clip_path).eval(), load_processor(clip_path)
+    config = TrainingConfig(cache_dir=cache_dir)
+    cache = FeatureCache(config, model, Encoder(config, processor))
+    features = cache.features_of(pair_samples(processor), 2)
+    print(f"process {state.process_index} of {state.num_processes} sees {len(features)} rows", flush=True)
+
+
+if __name__ == "__main__":
+    encode_in_a_process(*sys.argv[1:])

@@ -1,0 +1,46 @@
+"""Weights must stay whole and exact: what Accelerate may not do to them."""
+
+from types import SimpleNamespace
+
+import pytest
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from m2c.training import TrainingConfig
+from m2c.training.processes.sharding import check_sharding, tell_deepspeed
+
+
+def accelerator_of(kind: str, zero: int | None = None, mixed_precision: str = "no") -> SimpleNamespace:
+    plugin = None if zero is None else SimpleNamespace(hf_ds_config=SimpleNamespace(is_zero3=lambda: zero == 3))
+    state = SimpleNamespace(deepspeed_plugin=plugin)
+    return SimpleNamespace(distributed_type=DistributedType[kind], mixed_precision=mixed_precision, state=state)
+
+
+@pytest.mark.parametrize("sharding", [accelerator_of("FSDP"), accelerator_of("DEEPSPEED", zero=3)])
+def test_weights_must_stay_whole(sharding):
+    with pytest.raises(ValueError, match=r"cut up the weights.*ZeRO-2"):
+        check_sharding(sharding)
+
+
+def test_weights_must_stay_exact():
+    with pytest.raises(ValueError, match=r"rounds all weights.*torch_autocast"):
+        check_sharding(accelerator_of("DEEPSPEED", zero=2, mixed_precision="bf16"))
+
+
+@pytest.mark.parametrize("whole", [accelerator_of("MULTI_GPU", mixed_precision="bf16"), accelerator_of("DEEPSPEED", zero=2)])
+def test_what_leaves_weights_alone_is_accepted(whole):
+    check_sharding(whole)
+
+
+def test_deepspeed_clips_by_the_option_of_training():
+    """It takes the step itself, with what its configuration says."""
+    accelerator = accelerator_of("DEEPSPEED", zero=2)
+    accelerator.state.deepspeed_plugin.deepspeed_config = {"gradient_clipping": 1.0}
+    tell_deepspeed(accelerator, TrainingConfig(max_grad_norm=0.25, batch_size=7))
+    told = accelerator.state.deepspeed_plugin.deepspeed_config
+    assert told == {"gradient_clipping": 0.25, "train_micro_batch_size_per_gpu": 7}
+    tell_deepspeed(accelerator_of("MULTI_GPU"), TrainingConfig())
+
+
+def test_one_process_is_accepted():
+    check_sharding(Accelerator(cpu=True))
