@@ -89,12 +89,18 @@ def _with_datasets(evaluations: dict[str, Evaluation], datasets: dict[str, str])
 
 
 def _check_model(folder: Path, evaluations: list[Evaluation]) -> None:
-    """Raises `ValueError` if something was measured on plain CLIP, or on other weights or adapters than those in the folder."""
+    """Raises `ValueError` if something was measured on plain CLIP, with other models, or on weights or adapters other
+    than those in the folder."""
     found = {}
     for evaluation in evaluations:
         kind, measured = evaluation.record["query"].get("kind"), evaluation.record["model"]
         if kind != "composed":
             raise ValueError(f"the record of {evaluation.name} is of plain CLIP (queries of kind {kind!r}), not of a retriever")
+        if "complementary" in evaluation.record["query"]:
+            raise ValueError(
+                f"the record of {evaluation.name} is of complementary retrieval: its figures are also those of a captioner and "
+                "a language model, not this model's own; measure it without --method cvsi"
+            )
         dtype = measured.get("dtype")
         if dtype not in DTYPES:
             raise ValueError(f"the record of {evaluation.name} has a dtype of {dtype!r}, which is none of {', '.join(DTYPES)}")

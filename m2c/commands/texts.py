@@ -56,7 +56,11 @@ def caption(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option("--max_new_tokens", help="Of a caption. (default: 30, or 96 for models that chat)", show_default=False),
+        typer.Option(
+            "--max_new_tokens",
+            help="Of a caption. (default: what the model says, else 30; 96 for models that chat)",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Pictures at a time, on each process.")] = 16,
     concurrency: Annotated[int, typer.Option(min=1, help="With --server, requests at a time.")] = 8,

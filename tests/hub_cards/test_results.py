@@ -175,6 +175,7 @@ def test_data_sets_that_cannot_be(scenes_record, copy_of, datasets, message):
     ("change", "message"),
     [
         ({"query": {"kind": "text"}}, "is of plain CLIP"),
+        ({"query": {"kind": "composed", "complementary": {"captioner": {}}}}, "is of complementary retrieval"),
         ({"parts": None}, "no record of m2c evaluate --output: it has no 'parts'"),
         ({"parts": {"scenes": {}}}, "its 'parts' have no 'figures'"),
         ({"model": {"dtype": "float8"}}, "has a dtype of 'float8'"),

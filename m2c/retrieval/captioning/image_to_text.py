@@ -34,7 +34,9 @@ class ImageToText:
     ):
         self.model, self.processor, self.batch_size = model, processor, batch_size
         self.settings = replace(
-            settings, top_p=settings.top_p or TOP_P, max_new_tokens=settings.max_new_tokens or MAX_NEW_TOKENS
+            settings,
+            top_p=settings.top_p or TOP_P,
+            max_new_tokens=settings.max_new_tokens or model.generation_config.max_new_tokens or MAX_NEW_TOKENS,
         )
         self.identity = {**identity, **asdict(self.settings)}
 

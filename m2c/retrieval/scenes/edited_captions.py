@@ -19,27 +19,31 @@ _ALL, _NONE = Said(True, True, True, True), Said(False, False, False, False)
 def edited(wording: Wording, scene: Scene, edits: tuple[Edit, ...]) -> Wording:
     """The caption of the edited scene in the words of the caption.
 
-    What an edit changes is always said, and its object is said first; what the caption leaves out of the rest stays out. Of an
-    object that the caption forgot and an edit names, no more is said than the edit tells of it.
+    What an edit changes is always said; what the caption leaves out of the rest stays out. An object that the caption forgot
+    and an edit names is said at the end, with no more than the edit tells of it.
 
     Args:
         wording: a caption of `scene`.
         scene: the scene before the edits.
         edits: as [`~m2c.data.scenes.edits.random_edits`] draws them.
     """
-    rest = {item.shape: (item, said) for item, said in wording.objects}
-    touched: dict[str, tuple[SceneObject, Said]] = {}
     for edit in edits:
-        if edit.kind == "background":
-            wording = replace(_with_background(wording), background=edit.value)
-        elif edit.kind == "add":
-            touched[edit.shape] = (edit.value, _ALL)
-        elif edit.kind == "remove":
-            rest.pop(edit.shape, None)
-        else:
-            item, said = touched.get(edit.shape) or rest.pop(edit.shape, (scene.object(edit.shape), _NONE))
-            touched[edit.shape] = _change(item, said, edit)
-    return replace(wording, objects=(*touched.values(), *rest.values()))
+        wording = _apply(wording, scene, edit)
+    return wording
+
+
+def _apply(wording: Wording, scene: Scene, edit: Edit) -> Wording:
+    if edit.kind == "background":
+        return replace(_with_background(wording), background=edit.value)
+    if edit.kind == "add":
+        return replace(wording, objects=(*wording.objects, (edit.value, _ALL)))
+    if edit.kind == "remove":
+        return replace(wording, objects=tuple(pair for pair in wording.objects if pair[0].shape != edit.shape))
+    objects = wording.objects
+    if edit.shape not in {item.shape for item, _ in objects}:
+        objects = (*objects, (scene.object(edit.shape), _NONE))
+    changed = (_change(item, said, edit) if item.shape == edit.shape else (item, said) for item, said in objects)
+    return replace(wording, objects=tuple(changed))
 
 
 def _change(item: SceneObject, said: Said, edit: Edit) -> tuple[SceneObject, Said]:

@@ -23,6 +23,7 @@ from transformers import (
     BlipVisionModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    GenerationConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -174,10 +175,11 @@ def train(args: argparse.Namespace) -> None:
     figures = fit(model, loss_at, args)
     if args.start:  # in the record, what it was made by; where it lay is nobody's business
         args.start = json.loads(Path(args.start, "training.json").read_text())
+    model.generation_config = GenerationConfig(max_new_tokens=CONTEXT)
     # Half precision halves the file; the rounding costs nothing (measure both to see).
     model.half().save_pretrained(args.output)
     build_processor(tokenizer).save_pretrained(args.output)
-    captioner = load_captioner(args.output, CaptionSettings(temperature=0, max_new_tokens=CONTEXT))
+    captioner = load_captioner(args.output, CaptionSettings(temperature=0))
     write_record("m2c.retrieval.scenes.train_captioner", args, {**figures, **evaluate(captioner)})
 
 

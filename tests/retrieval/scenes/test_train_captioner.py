@@ -82,7 +82,13 @@ def test_several_captions_say_more_than_one():
     assert len({caption for _, _, caption in replies}) >= 4
 
 
-def test_the_record_of_the_shipped_captioner_names_the_settings_of_the_script():
+def settings_of(*arguments: str) -> dict:
+    settings = vars(parse_args(["--output", "unused", *arguments]))
+    return {name: value for name, value in settings.items() if name not in ("output", "start")}
+
+
+def test_the_record_of_the_shipped_captioner_names_the_settings_of_both_commands():
     record = json.loads((CAPTIONER_PATH / "training.json").read_text())
-    settings = vars(parse_args(["--output", "unused"]))
-    assert {name: record[name] for name in settings if name != "output"} == {k: v for k, v in settings.items() if k != "output"}
+    second = settings_of("--start", "first", "--lr", "7e-4", "--seed", "1")
+    assert {name: record[name] for name in second} == second
+    assert {name: record["start"][name] for name in settings_of()} == settings_of()
