@@ -46,6 +46,7 @@ def stage2(make_config) -> M2CModel:
     return model.eval()
 
 
+@pytest.mark.slow
 def test_any_batch_and_length(stage2, processor, tmp_path):
     save_retriever(stage2, processor, tmp_path / "model")
     result = CliRunner().invoke(app, ["export", str(tmp_path / "model"), str(tmp_path / "onnx")])

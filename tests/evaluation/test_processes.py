@@ -54,6 +54,7 @@ def test_two_processes_write_what_one_writes(launch, command, make_cirr, injecti
     assert not list((tmp_path / "other").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_processes_may_have_different_stores(launch, injecting, tmp_path):
     """As on two machines, one of which has encoded some of the images before."""
     benchmark = load_scenes(6)

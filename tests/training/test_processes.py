@@ -93,6 +93,7 @@ def test_stage_2(stage1, tmp_path, chunks):
     assert_same_run(tmp_path / "one", tmp_path / "two", "adapter_model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("views", "chunks"), [(0, []), (1, CHUNKS)])
 def test_text_only(clip_path, tmp_path, views, chunks):
     """With dropout and noise, on captions of different lengths."""
@@ -102,6 +103,7 @@ def test_text_only(clip_path, tmp_path, views, chunks):
     assert_same_run(tmp_path / "one", tmp_path / "two", "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_row_that_one_process_cannot_read_ends_both_with_a_checkpoint(clip_path, tmp_path):
     """And once it is mended they end as if nothing had been wrong."""
     folder = write_image_folder(scenes.pairs(20), tmp_path / "pairs")

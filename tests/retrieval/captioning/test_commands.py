@@ -138,6 +138,7 @@ def test_interrupted_it_says_that_nothing_is_lost(images, blip_path, picture, tm
     assert 0 < len(texts_of(tmp_path / "cache")) < 62 * 15 and len(texts_of(tmp_path / "cache")) % 15 == 0
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(caption, images, blip_path, picture, tmp_path):
     for number in range(5):
         picture(100 + number).save(images / f"{number}.png")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import m2c
 
 
@@ -18,6 +20,7 @@ def run(folder: Path) -> list[dict]:
     return [json.loads((folder / f"process-{process}.json").read_text()) for process in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_ask_for_half_each_and_both_have_all(tmp_path):
     first, second = run(tmp_path)
     expected = [None, *(f"{number} dogs" for number in range(1, 9))]
