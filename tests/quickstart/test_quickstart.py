@@ -8,7 +8,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from m2c.cli import app
+from m2c.quickstart.complementary import parts
 from m2c.quickstart.experiment import Settings, quickstart
+from m2c.retrieval.complementary import Fusion
 from m2c.training.features.shards import FeatureShards
 
 
@@ -100,3 +102,29 @@ def test_picture_of_few_queries(tmp_path):
     benchmark = ScenesBenchmark(data, torch.randn(18, 8))
     draw_retrieval(tmp_path / "picture.png", benchmark, torch.randn(3, 8))
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_with_a_captioner_and_a_language_model(tmp_path):
+    report = quickstart(tmp_path / "out", TOY, method="cvsi", say=lambda _: None)
+    assert report["command"].endswith("--method cvsi --seed 0")
+    assert list(report["complementary"]) == ["mapper only", "M2C stage 2"]
+    for rows in report["complementary"].values():
+        selections = ["f1", "f2", "f3", "f1 + f2", "f1 + f3", "f2 + f3", "f1 + f2 + f3"]
+        assert list(rows) == selections + [f"{selection}, captioned gallery" for selection in selections]
+        assert rows["f3"] == report["rows"]["image only"]
+        assert rows["f1"]["R@10"] > 60, "captioner and language model of scenes know this world"
+    first, second = report["complementary"].values()
+    assert first["f1"] == second["f1"], "what does not depend on the model"
+    assert "| f1 + f2 + f3, captioned gallery |" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("weights", [(0.6, 0.4), (0.2, 0.5), (0.0, 1.0)])
+def test_parts_keep_their_weights_among_each_other(weights):
+    alpha, beta = weights
+    found = parts(Fusion(alpha, beta, 0.2, "unit"), gamma=0.1)
+    assert (found["f1"].alpha, found["f2"].beta, found["f3"].alpha + found["f3"].beta) == (1, 1, 0)
+    both = found["f1 + f2"]
+    assert both.alpha + both.beta == pytest.approx(1) and both.alpha * beta == pytest.approx(both.beta * alpha, abs=1e-6)
+    whole = found["f1 + f2 + f3"]
+    assert (whole.alpha, whole.beta) == (pytest.approx(alpha, abs=1e-6), pytest.approx(beta, abs=1e-6))
+    assert {(one.gamma, one.caption_feature) for one in found.values()} == {(0.1, "unit")}
