@@ -44,7 +44,7 @@ target and four other edits of the reference. The reference is left out of its o
 first k. *subset R@1*: the target comes before the four other edits of its reference (chance: 20). *mAP@10* counts every image
 that shows the edited scene. *Ceiling*: CLIP's text search with a complete description of the target, which no composed query
 has.
-
+{_complementary(report["complementary"])}
 Measured in {report["seconds"]} s by `{report["command"]}`: stage 1 on {settings["pairs"]} image-caption pairs
 in {settings["stage1_steps"]} steps, stage 2 on {settings["triplets"]} triplets in {settings["stage2_steps"]} steps.
 
