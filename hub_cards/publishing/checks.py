@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hub_cards.publishable import publishable
+from m2c.data.picture_files import SUFFIXES as PICTURE_SUFFIXES
 
 from .secrets import find_secrets, without_secrets
 from .tables import texts_in_parquet
@@ -16,7 +17,6 @@ from .tables import texts_in_parquet
 TEXTS = {".csv", ".json", ".jsonl", ".md", ".py", ".txt", ".yaml", ".yml"}
 # Words of a tokenizer may begin with a slash.
 VOCABULARIES = {"merges.txt", "tokenizer.json", "vocab.json"}
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Drawn from figures, so nobody's picture.
 PLOTS = {"learning_curves.png"}
 # Any bytes may stand at their beginning, and nothing in them is executed.

@@ -9,8 +9,8 @@ from pathlib import Path
 from datasets import Image
 
 from hub_cards.licences import SHIPPED
-from hub_cards.publishing.checks import PICTURE_SUFFIXES
 from m2c.data.benchmarks.files import check_images, check_item
+from m2c.data.picture_files import find_pictures
 from m2c.data.scenes import composed_retrieval
 from processing_m2c.images import open_image
 
@@ -59,9 +59,7 @@ def read_gallery(name: str, licence: str | None) -> Gallery:
         raise ValueError(f"the gallery {name} is no folder; name a folder of pictures, or scenes")
     if not licence:
         raise ValueError(f"the pictures in {name} have no licence; name one with --licence, as the Hub spells it: cc-by-4.0")
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if _is_picture(path, folder)}
-    if not found:
-        raise ValueError(f"there are no pictures in {name} (of {', '.join(sorted(PICTURE_SUFFIXES))})")
+    found = find_pictures(folder)
     names = {str(path): name for name, path in found.items()}
     if problems := check_images(list(names)):
         first = ", ".join(f"{names[path]} ({reason})" for path, reason in list(problems.items())[:3])
@@ -97,11 +95,6 @@ def _scenes(licence: str) -> Gallery:
     pictures = {f"{row['id']}.png": row["image"]["bytes"] for row in rows}
     examples = [(f"{row['reference_id']}.png", row["modification"]) for row in data["queries"].select(range(SCENES_EXAMPLES))]
     return Gallery(licence, pictures, examples)
-
-
-def _is_picture(path: Path, folder: Path) -> bool:
-    is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file() and not is_hidden
 
 
 def _read_examples(path: Path, pictures: Mapping[str, Path]) -> list[tuple[str, str]]:

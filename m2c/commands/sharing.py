@@ -8,6 +8,9 @@ import typer
 from .ending import fail
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check all, show what would change, send nothing.")]
+
+
 def publish(
     folder: Annotated[Path, typer.Argument(help="What training or conversion wrote, or a data set.", show_default=False)],
     repository: Annotated[str, typer.Argument(help="Where to: user/name, or organisation/name.", show_default=False)],
@@ -38,7 +41,7 @@ def publish(
     replace: Annotated[
         bool, typer.Option("--replace", help="Also if the repository holds files that were not published with m2c.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, show what would change, send nothing.")] = False,
+    dry_run: DryRun = False,
     licence: Annotated[
         str | None,
         typer.Option(
@@ -99,7 +102,7 @@ def publish_space(
     replace: Annotated[
         bool, typer.Option("--replace", help="Also if the Space holds files that were not published with m2c.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, show what would change, send nothing.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make a page where anybody can search a gallery with your model: a Space of the Hub, or a folder to try on this machine.
 

@@ -132,11 +132,14 @@ class Complementary:
             return extractor.texts([texts])
 
         asked = [with_added(version, edits.added, benchmark.name) for version in versions]
+        composed = extractor.queries(benchmark, asked, prompt)
+        # After the queries, whose image tokens hold the embeddings of the references.
+        images = normalize(extractor.gallery(benchmark), dim=-1)
         features = ComplementaryFeatures(
             edited=mean_features(encode, edits.edited),
-            composed=extractor.queries(benchmark, asked, prompt),
-            reference=extractor.reference_images(benchmark),
-            images=normalize(extractor.gallery(benchmark), dim=-1),
+            composed=composed,
+            reference=images[references],
+            images=images,
             captions=mean_features(encode, written) if captions_gallery else None,
         )
         seconds = {"captions": captioned - started, "edits": edited - captioned, "features": time.time() - edited}

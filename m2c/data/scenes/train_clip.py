@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from tqdm.auto import tqdm
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from .edits import apply_edits, random_edits
 from .language import full_caption, plain_caption, random_caption, vocabulary
@@ -105,6 +105,14 @@ def draw_pixels(rng: Random, scenes: list[Scene]) -> torch.Tensor:
     return (pixels.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN[0]) / PIXEL_STD[0]
 
 
+def build_optimizer(model: PreTrainedModel, lr: float) -> torch.optim.AdamW:
+    """AdamW with weight decay for matrices, and none for biases and norms."""
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6)
+
+
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -146,10 +154,7 @@ def train(args: argparse.Namespace) -> None:
     model = CLIPModel(build_config(tokenizer))
     # SDPA's backward pass is slow on a CPU.
     model.set_attn_implementation("eager")
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), eps=1e-6)
+    optimizer = build_optimizer(model, args.lr)
 
     model.train()
     start, losses = time.time(), []

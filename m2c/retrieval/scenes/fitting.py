@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from m2c.data.scenes.train_clip import learning_rate
+from m2c.data.scenes.train_clip import build_optimizer, learning_rate
 
 
 def add_arguments(parser: argparse.ArgumentParser, steps: int, batch_size: int, lr: float) -> None:
@@ -24,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, steps: int, batch_size: int, 
 
 def fit(model: PreTrainedModel, loss_at: Callable[[int], torch.Tensor], args: argparse.Namespace) -> dict[str, float]:
     """Minimises `loss_at(step)`, called under bfloat16 autocast. Returns the last loss and the minutes it took."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), eps=1e-6)
+    optimizer = build_optimizer(model, args.lr)
 
     model.train()
     start, losses = time.time(), []

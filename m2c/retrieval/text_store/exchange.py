@@ -10,6 +10,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from m2c.whole_files import PARTIAL, whole_file
+
 from .store import TextStore
 from .text import KINDS, Text, canonical
 
@@ -45,14 +47,10 @@ def export_texts(
         raise FileExistsError(f"{path} exists already; choose another file, or remove it")
     rows = (_row(text, images) for text in store.all(kind, model) if images is None or text.source.get("image") in images)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{uuid4().hex}.partial")
-    try:
+    with whole_file(path, f".{uuid4().hex}{PARTIAL}") as partial:
         count = write(partial, rows)
         if count == 0:
             raise ValueError(f"there are no such texts in {store.path}")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 
