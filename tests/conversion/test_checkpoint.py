@@ -72,7 +72,7 @@ def test_no_dictionary(tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_are_named_whatever_the_damage(tmp_path, data):
     path = tmp_path / "damaged.pt"
     for zipped in (True, False):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2c.data.benchmarks import QUERY_FEATURES, make_query
@@ -160,7 +160,7 @@ def test_secret_targets_need_no_answers(make_benchmark):
 
 
 # Few different scores, so that most rankings hold ties.
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.data())
 def test_all_figures_against_brute_force(make_benchmark, data):
     size, count = data.draw(st.integers(4, 9)), data.draw(st.integers(1, 4))

@@ -82,7 +82,7 @@ def test_template_after_the_text_survives_a_long_text(image_processor, tokenizer
     assert len(result) == 40 and result[-4:] == ["on", "a", "photo", "<end>"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(st.characters(codec=None), max_size=120))
 def test_any_text_keeps_the_frame(any_processor, text):
     inputs = any_processor(images=red((2, 2)), text=text)
@@ -244,7 +244,7 @@ def test_a_tokenizer_that_states_no_length_has_that_of_clip(image_processor):
     assert len(processor(images=red(), text="is red", padding="max_length").input_ids[0]) == 77
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG", "DDS"]), st.data())
 def test_a_damaged_file_is_an_image_or_a_value_error(any_processor, kind, data):
     buffer = io.BytesIO()

@@ -534,7 +534,9 @@ def test_validation_on_a_benchmark_and_a_picture_of_the_run(clip_path, tmp_path,
         assert picture.width > 1000
 
 
-def test_a_killed_worker_is_named(pairs_folder, clip_path, tmp_path, capsys, monkeypatch):
+def test_a_killed_worker_is_named(clip_path, tmp_path, capsys, monkeypatch):
+    # More batches than are loaded ahead, or the last worker would have done its work before.
+    pairs = write_image_folder(scenes.pairs(40), tmp_path / "pairs")
     take = TrainingStep.take
 
     def take_with_a_kill(self, step, batch):
@@ -543,13 +545,13 @@ def test_a_killed_worker_is_named(pairs_folder, clip_path, tmp_path, capsys, mon
                 os.kill(worker.pid, signal.SIGKILL)
         return take(self, step, batch)
 
-    arguments = ["--num_workers", 1, "--max_steps", 5, "--checkpoint_steps", 2]
+    arguments = ["--num_workers", 1, "--max_steps", 9, "--checkpoint_steps", 2]
     monkeypatch.setattr(TrainingStep, "take", take_with_a_kill)
-    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments) == 1
+    assert on_folder(pairs, clip_path, tmp_path, *arguments) == 1
     message = capsys.readouterr().err
     assert "Lower --num_workers or --batch_size, and go on with --resume" in message and "Traceback" not in message
     monkeypatch.undo()
-    assert on_folder(pairs_folder, clip_path, tmp_path, *arguments, "--resume") == 0
+    assert on_folder(pairs, clip_path, tmp_path, *arguments, "--resume") == 0
     assert "going on from" in capsys.readouterr().out
 
 

@@ -74,7 +74,7 @@ queries = st.lists(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(queries=queries)
 def test_round_trip_of_any_queries(tmp_path_factory, make_benchmark, format, queries):
     benchmark = make_benchmark(queries=queries, category="things", left_out={"queries": 2})

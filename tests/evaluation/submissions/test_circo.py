@@ -60,7 +60,7 @@ def average_precision(ranking: list[int], answers: list[int], k: int) -> float:
     return total / min(len(answers), k)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_figures_agree_with_the_definition(circo_queries, make_circo, seed):
     predictions = make_circo(seed)

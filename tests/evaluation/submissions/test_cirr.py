@@ -103,7 +103,7 @@ def test_a_file_of_another_split_is_recognised(cirr_queries, cirr_names, make_ci
     assert validate_cirr([], cirr_queries) == ["the file holds [] instead of a JSON object of queries"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from(["recall", "recall_subset"]))
 def test_figures_agree_with_the_definition(cirr_queries, make_cirr, seed, metric):
     predictions = make_cirr(metric, seed)

@@ -6,9 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -118,8 +116,8 @@ def test_what_may_pass_is_tried_again(chat_server, fault):
 
 
 def test_a_server_that_does_not_answer_in_time_is_asked_again(chat_server):
-    chat_server.plan(Slow(3))
-    chat = server_module.ServerChat("tiny", chat_server.url, timeout=1)
+    chat_server.plan(Slow(20))
+    chat = server_module.ServerChat("tiny", chat_server.url, timeout=2)
     assert collected(chat, asks(1)) == right(1)
     assert len(chat_server.calls) == 2
 
@@ -171,34 +169,34 @@ def test_an_answer_without_a_reply_is_a_failure_and_asked_once(chat_server, reas
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_all_wait_as_long_as_the_server_asks(chat_server, form):
-    # A date has no parts of a second.
-    later = {"seconds": "1", "date": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)}[form]
+    # A date has no parts of a second, and time passes until it is sent.
+    later = {"seconds": "1", "date": format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)}[form]
     chat_server.plan(Status(429, headers={"Retry-After": later}), text="question 000")
     chat_server.plan(Slow(0.6), times=3)
     assert collected(load_chat("tiny", chat_server.url, concurrency=4), asks(20)) == right(20)
     refused = next(call.time for call in chat_server.calls if "question 000" in call.text)
     assert len(chat_server.calls) == 21
     # Those that were under way had begun before.
-    assert sum(call.time < refused + 0.9 for call in chat_server.calls) == 4
+    assert sum(call.time < refused + 0.9 for call in chat_server.calls) <= 4
 
 
 def test_a_limited_rate_is_no_failure_as_long_as_others_get_through(chat_server, monkeypatch):
     monkeypatch.setattr(server_module, "TRIES", 3)
-    lock, answer, opens = threading.Lock(), chat_server.answer, 0.0
+    chat_server.plan(Slow(0.01), times=40)
+    chat, answer, refused = load_chat("tiny", chat_server.url, concurrency=2), chat_server.answer, []
 
-    def limited(call):
-        nonlocal opens
-        with lock:
-            if call.time < opens:
-                chat_server.plan(Status(429, headers={"Retry-After": "0.12"}), text=call.text)
-            else:
-                opens = call.time + 0.1
-        return answer(call)
+    def refusing(call):
+        if "question 000" not in call.text or len(refused) == 5:
+            return answer(call)
+        refused.append(call)
+        before = chat._answers
+        while chat._answers == before:
+            time.sleep(0.001)
+        return Status(429, headers={"Retry-After": "0.01"})
 
-    monkeypatch.setattr(chat_server, "answer", limited)
-    assert collected(load_chat("tiny", chat_server.url, concurrency=8), asks(12)) == right(12)
-    # Some met the limit more often than tries are left for what does not pass.
-    assert max(Counter(call.text for call in chat_server.calls).values()) > 3
+    monkeypatch.setattr(chat_server, "answer", refusing)
+    assert collected(chat, asks(40)) == right(40)
+    assert len(refused) == 5, "more often than tries are left for what does not pass"
 
 
 def test_a_quota_that_is_used_up_ends_early(chat_server):
@@ -274,10 +272,9 @@ def test_closing_the_iterator_starts_no_more_calls(chat_server):
     replies = load_chat("tiny", chat_server.url, concurrency=2).replies(asks(100))
     next(replies)
     replies.close()
-    time.sleep(0.3)
     begun = len(chat_server.calls)
-    time.sleep(0.3)
-    assert len(chat_server.calls) == begun < 100
+    time.sleep(0.5)
+    assert len(chat_server.calls) <= begun + 2, "each thread may have been about to call"
 
 
 def test_nothing_is_asked_before_the_first_reply_is_wanted(chat_server):
@@ -290,6 +287,7 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from m2c.retrieval.chat import Request, load_chat
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
 requests = [Request([{"role": "user", "content": str(n)}]) for n in range(1000)]
 try:
     for position, reply in load_chat("tiny", sys.argv[1], concurrency=3).replies(requests):
@@ -312,22 +310,19 @@ def test_an_interrupt_ends_the_process_though_calls_are_under_way(chat_server):
 
 
 def test_requests_are_looked_up_when_their_turn_comes(chat_server):
-    class Lazily:
-        looked_up = 0
+    calls_before = {}
 
+    class Lazily:
         def __len__(self):
             return 50
 
         def __getitem__(self, position):
-            self.looked_up += 1
+            calls_before[position] = len(chat_server.calls)
             return asks(50)[position]
 
-    chat_server.plan(Slow(0.05), times=50)
-    requests = Lazily()
-    replies = load_chat("tiny", chat_server.url, concurrency=2).replies(requests)
-    next(replies)
-    assert requests.looked_up < 50
-    assert len(list(replies)) == requests.looked_up - 1 == 49
+    assert len(list(load_chat("tiny", chat_server.url, concurrency=2).replies(Lazily()))) == 50
+    # The other thread may not have sent yet what it has looked up.
+    assert all(calls >= position - 1 for position, calls in calls_before.items())
 
 
 def test_no_requests_no_calls(chat_server):

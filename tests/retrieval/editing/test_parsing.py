@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from m2c.retrieval.chat import Failure
@@ -116,7 +116,6 @@ pieces = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(pieces, max_size=8).map("".join)), st.sampled_from([EDITED_CAPTION, ADDED_OBJECTS]))
 @example('""a""', EDITED_CAPTION)
 @example("'\"a\"'", ADDED_OBJECTS)

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2c.retrieval.chat import Failure
@@ -48,7 +48,6 @@ texts = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(PROMPTS), st.lists(texts, min_size=1, max_size=4), texts)
 def test_what_is_given_stays_as_it_is(prompt, captions, modification):
     *before, last = prompt.messages(EditRequest(tuple(captions), modification))

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2c.data.scenes.edits import ATTRIBUTES, Edit, apply_edits, random_edits
@@ -25,7 +25,6 @@ def drawn(seed: int) -> tuple[Wording, Scene, tuple[Edit, ...]]:
     return plain_wording(rng, scene), scene, random_edits(rng, scene)
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_the_edited_caption_speaks_of_the_edited_scene(seed):
     wording, scene, edits = drawn(seed)
@@ -36,7 +35,6 @@ def test_the_edited_caption_speaks_of_the_edited_scene(seed):
     assert all(counts["right", name] == count for (what, name), count in counts.items() if what == "said")
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_what_an_edit_changes_is_said_and_nothing_else_is_told_or_kept_back(seed):
     wording, scene, edits = drawn(seed)
@@ -101,7 +99,6 @@ def test_added_objects(edits, objects):
     assert added_objects(SCENE, tuple(edits)) == objects
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 15))
 def test_joined_captions_say_what_any_of_them_says(seed, count):
     rng = seeded(seed)
@@ -116,7 +113,6 @@ def test_joined_captions_say_what_any_of_them_says(seed, count):
         assert whole == wordings[0]
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_a_mistake_is_one_thing_seen_wrongly(seed):
     wording, scene, _ = drawn(seed)
@@ -145,7 +141,6 @@ def test_judging():
     assert judge("", SCENE) == {"missed": 2}
 
 
-@settings(deadline=None)
 @given(st.sampled_from(CAPTIONS), seeds)
 def test_every_wording_is_read_whole(template, seed):
     wording, scene, _ = drawn(seed)

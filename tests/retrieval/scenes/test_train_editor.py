@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2c.data.scenes.world import random_scene, seeded
@@ -31,7 +31,6 @@ def editor() -> Editor:
     return Editor(load_chat(str(EDITOR_PATH)), "scenes")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from(KINDS), st.sampled_from(tuple(CAPTION_COUNTS)))
 def test_a_reply_that_is_learned_is_one_that_can_be_used(seed, kind, count):
     rng = seeded(seed)

@@ -76,7 +76,7 @@ def test_both_formats_hold_the_same(store, tmp_path):
 hostile = st.text(st.characters(exclude_categories=()), max_size=30)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(text=hostile, prompt=hostile, suffix=st.sampled_from(["parquet", "jsonl"]))
 def test_hostile_texts_survive_the_round_trip(make_store, tmp_path_factory, text, prompt, suffix):
     folder = tmp_path_factory.mktemp("hostile")

@@ -77,7 +77,7 @@ def test_others_write_while_all_are_listed(store, path):
 any_text = st.text(st.characters(exclude_categories=()), max_size=40)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=any_text, prompt=any_text, modification=any_text)
 def test_whatever_a_model_writes_survives(store, text, prompt, modification):
     made = make_text(0, text, generator={"model": "x", "prompt": prompt}, source={"modification": modification, "text": text})

@@ -382,7 +382,7 @@ def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_
     other = threading.Thread(target=cache.features_of, args=(pair_samples(processor), 1))
     with FileLock(folder / ".lock"):
         other.start()
-        deadline = time.time() + 20
+        deadline = time.time() + 60
         while "another run is encoding these features" not in capsys.readouterr().out:
             assert time.time() < deadline
             time.sleep(0.01)
@@ -391,7 +391,7 @@ def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_
             assert time.time() < deadline
             time.sleep(0.01)
         missing.write_bytes(content)
-    other.join(timeout=20)
+    other.join(timeout=60)
     assert not other.is_alive() and cache.count == 0
 
 

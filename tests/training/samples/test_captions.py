@@ -1,7 +1,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
@@ -78,7 +78,6 @@ def test_a_batch():
 PIECES = st.sampled_from(["the", "red", "of", "is", " ", ",", "*", "$", "❤", "é", "ﬁ", "\n", "\x00", "<|endoftext|>", "#"])
 
 
-@settings(deadline=None)
 @given(st.text() | st.lists(PIECES, max_size=30).map(" ".join) | st.lists(PIECES, max_size=30).map("".join))
 def test_any_caption(caption):
     """Some pseudo-word, one start and one end, and nothing that is not the caption's, or else the mapping prompt."""

@@ -86,7 +86,7 @@ def assert_same(one, two, terms_one, terms_two) -> None:
         torch.testing.assert_close(b, a, msg=name)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunk_size=st.integers(1, ROWS + 3))
 def test_stage_1_in_chunks_is_stage_1(model, prompt, pairs, chunk_size):
     """Dropout on, batch norm over the whole batch; the last chunk may be smaller."""
@@ -96,7 +96,7 @@ def test_stage_1_in_chunks_is_stage_1(model, prompt, pairs, chunk_size):
     assert all(norm.moments is None for norm in two.modules() if hasattr(norm, "moments"))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunk_size=st.integers(1, ROWS + 3))
 def test_stage_2_in_chunks_is_stage_2(model, prompt, triplets, chunk_size):
     one, two = (composing_task(copy.deepcopy(model), prompt).train() for _ in range(2))

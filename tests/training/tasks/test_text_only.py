@@ -123,7 +123,7 @@ def test_noise_is_new_in_every_step_and_absent_without_training(make_task, batch
 
 
 @given(cut=st.integers(1, 9), step=st.integers(0, 3))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_noise_does_not_depend_on_how_rows_are_spread(make_task, batch, cut, step):
     task = make_task().train()
     parts = [noise_of(task, rows(batch, *range(cut)), step), noise_of(task, rows(batch, *range(cut, 10)), step, cut)]
