@@ -14,6 +14,7 @@ from .config import TrainingConfig
 from .early_stopping import EarlyStopping
 from .features.encoding import CachedFeatures, Encoder
 from .processes.agreement import first_failure
+from .processes.fsdp import make_whole, whole_weights
 from .processes.interruption import Interrupted, Interruption
 from .records import log as run_log
 from .records.best_weights import BestWeights
@@ -98,6 +99,7 @@ class TrainingLoop:
                     self._save()
                 if time.time() - self.drawn > SECONDS_BETWEEN_DRAWINGS:
                     self._draw()
+        make_whole(self.training.task)
         if self.config.early_stopping:
             self.figures = self.best.put_back() or self.figures
         self._draw()
@@ -137,10 +139,14 @@ class TrainingLoop:
         if not is_finite:
             self._report_skip()
         if self.validation.metric is not None and self._is_due(self.config.eval_steps):
-            self.figures = self.validation.measure()
-            self._log(self.figures)
-            if self.stopping.update(self.step, self.figures) and self.config.early_stopping:
-                self.best.keep(self.figures)
+            with whole_weights(self.training.task):
+                self._measure()
+
+    def _measure(self) -> None:
+        self.figures = self.validation.measure()
+        self._log(self.figures)
+        if self.stopping.update(self.step, self.figures) and self.config.early_stopping:
+            self.best.keep(self.figures)
 
     def _is_due(self, every: int) -> bool:
         """Whether to do what is done `every` so many steps, and at the end; 0 for never."""
@@ -178,11 +184,13 @@ class TrainingLoop:
             "settings": settings(self.config, self.accelerator.num_processes),
             "identity": self.identity,
         }
-        self.checkpoint = save_checkpoint(self.accelerator, self.config.output_dir, progress, self.config.keep_checkpoints)
+        with self.training.whole():
+            self.checkpoint = save_checkpoint(self.accelerator, self.config.output_dir, progress, self.config.keep_checkpoints)
 
     def _restore(self, checkpoint: Path) -> None:
         check_resume(checkpoint, self.batches.num_rows, self.identity)
-        progress = load_checkpoint(self.accelerator, checkpoint)
+        with self.training.whole():
+            progress = load_checkpoint(self.accelerator, checkpoint)
         self.step, self.figures = progress["step"], progress["figures"]
         self.started -= progress["seconds"]
         self.training.load_state_dict(progress["training"])

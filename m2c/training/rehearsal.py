@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import Dataset
 
@@ -17,7 +16,7 @@ from .features.cache import FeatureCache
 from .features.encoding import Encoder
 from .memory import peak_memory
 from .processes.interruption import naming_losses
-from .processes.sharding import check_sharding
+from .processes.sharding import build_accelerator
 from .records import tracking
 from .records.identity import identity_of
 from .records.run_folder import check_resume, find_checkpoint, is_finished
@@ -42,8 +41,7 @@ def rehearse(config: TrainingConfig, say: Callable[[str], None] = print) -> None
         FileExistsError: if the run would refuse its output folder.
         OSError: if there is no space for features.
     """
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    check_sharding(accelerator)
+    accelerator = build_accelerator(mixed_precision=config.mixed_precision)
     tracking.log_with(config)
     if is_finished(config):
         say(f"{config.output_dir} holds the finished run; nothing is left to do")

@@ -19,7 +19,7 @@ from .data import build_data
 from .loop import TrainingLoop
 from .processes.agreement import on_main
 from .processes.interruption import naming_losses
-from .processes.sharding import check_sharding
+from .processes.sharding import build_accelerator
 from .records import tracking
 from .records.identity import identity_of
 from .records.lineage import record_of
@@ -44,13 +44,12 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
         OSError: if what was made cannot be written.
         Interrupted: if the run was asked to end, by SIGTERM or Ctrl-C; a checkpoint was written.
     """
-    accelerator = Accelerator(
+    accelerator = build_accelerator(
         mixed_precision=config.mixed_precision,
         log_with=tracking.log_with(config),
         project_dir=Path(config.output_dir, tracking.TENSORBOARD_FOLDER),
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed, non_blocking=True),
     )
-    check_sharding(accelerator)
     if on_main(lambda: is_finished(config)):
         accelerator.print(f"{config.output_dir} holds the finished run; nothing is left to do")
         return load_model(config.output_dir).eval(), load_processor(config.output_dir)

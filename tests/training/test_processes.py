@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from m2c.data.image_folder import write_image_folder
 
 
 SCRIPT = Path(train_accelerate.__file__)
+FSDP = SCRIPT.parent / "docs" / "accelerate" / "fsdp.yaml"
 STAGE_1 = ["--max_samples", 40, "--max_steps", 5, "--log_steps", 1, "--mapper_hidden_size", 16, "--injection_hidden_size", 16]
 STAGE_2 = [
     "--stage",
@@ -45,10 +48,24 @@ def train_in_two_processes(*arguments) -> None:
 
 
 def launch(*arguments) -> subprocess.CompletedProcess:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [*map(str, (*launcher, *arguments))]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    return run(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, SCRIPT, *arguments)
+
+
+def train_under_fsdp(folder: Path, *arguments) -> None:
+    """In two processes, which leave what they held of each weight in `folder`."""
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", FSDP, "--num_processes", 2, "--main_process_port", 0]
+    done = run(sys.executable, *launcher, Path(__file__).with_name("sharded.py"), folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.tensor(json.loads((folder / f"held_{rank}.json").read_text())) for rank in (0, 1))
+    whole = first[:, -1:]
+    assert torch.equal(first[:, :-1] + second[:, :-1], whole.expand(-1, 4)), "weight, gradient and both moments alike"
+    assert (first[:, :-1].sum(dim=0) < 0.6 * whole.sum()).all()
+
+
+def run(*command) -> subprocess.CompletedProcess:
+    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
+    environment = {**os.environ, **settings}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, env=environment)
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -59,7 +76,7 @@ def assert_same_run(one: Path, two: Path, weights: str) -> None:
     assert json.loads((one / "training.json").read_text())["processes"] == 1
     assert json.loads((two / "training.json").read_text())["processes"] == 2
     for alone, together in zip(log_of(one), log_of(two), strict=True):
-        del alone["seconds"], together["seconds"]
+        assert (alone.pop("seconds", None) is None) == (together.pop("seconds", None) is None)
         assert together == pytest.approx(alone, abs=1e-5, rel=0)
     first, second = load_file(one / weights), load_file(two / weights)
     assert first.keys() == second.keys()
@@ -74,6 +91,7 @@ def stage1(clip_path, tmp_path) -> Path:
 
 
 CHUNKS = ["--chunk_size", 3]
+MEASURED = ["--validation_size", 6, "--eval_steps", 2, "--early_stopping", 9, "--checkpoint_steps", 3]
 
 
 @pytest.mark.parametrize(("views", "chunks"), [(0, []), (1, []), (0, CHUNKS)])
@@ -122,3 +140,58 @@ def test_a_row_that_one_process_cannot_read_ends_both_with_a_checkpoint(clip_pat
     image.write_bytes(content)
     train_in_two_processes(*together)
     assert_same_run(tmp_path / "one", tmp_path / "two", "model.safetensors")
+
+
+def assert_same_checkpoint(one: Path, two: Path) -> None:
+    """But for the random states of a second process."""
+    names = {path.name for path in two.iterdir()} - {"random_states_1.pkl"}
+    assert names == {path.name for path in one.iterdir()}
+    first, second = (torch.load(folder / "optimizer.bin", weights_only=True) for folder in (one, two))
+    assert first["param_groups"] == second["param_groups"]
+    torch.testing.assert_close(second["state"], first["state"], atol=1e-5, rtol=0)
+    for name in ("trained.safetensors", "best.safetensors"):
+        torch.testing.assert_close(load_file(two / name), load_file(one / name), atol=1e-5, rtol=0)
+
+
+def test_stage_1_under_fsdp(clip_path, tmp_path):
+    """With all that needs the weights whole: measurements, the best weights, checkpoints, the model that is saved."""
+    arguments = [*STAGE_1, *MEASURED, "--model", clip_path, "--learning_rate", 1e-3]
+    train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
+    train_under_fsdp(tmp_path, *arguments, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two", "model.safetensors")
+    assert_same_checkpoint(*(tmp_path / name / "checkpoints" / "step_000003" for name in ("one", "two")))
+
+
+def test_stage_2_under_fsdp(stage1, tmp_path):
+    arguments = [*STAGE_2, *MEASURED, "--model", stage1, "--learning_rate", 1e-3, "--gradient_checkpointing", True]
+    train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
+    train_under_fsdp(tmp_path, *arguments, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two", "adapter_model.safetensors")
+    assert_same_checkpoint(*(tmp_path / name / "checkpoints" / "step_000003" for name in ("one", "two")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "weights"), [(1, "model.safetensors"), (2, "adapter_model.safetensors")])
+def test_chunks_under_fsdp(clip_path, stage1, tmp_path, stage, weights):
+    start = [*STAGE_1, "--model", clip_path] if stage == 1 else [*STAGE_2, "--model", stage1]
+    arguments = [*start, "--learning_rate", 1e-3]
+    train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")
+    train_under_fsdp(tmp_path, *arguments, *CHUNKS, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two", weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "weights"), [(1, "model.safetensors"), (2, "adapter_model.safetensors")])
+def test_resumed_under_fsdp_is_uninterrupted(clip_path, stage1, tmp_path, stage, weights):
+    """And under DDP, which finds in the checkpoint what it would have written itself."""
+    start = [*STAGE_1, "--model", clip_path] if stage == 1 else [*STAGE_2, "--model", stage1]
+    arguments = [*start, *MEASURED, "--learning_rate", 1e-3, "--batch_size", 4]
+    train_under_fsdp(tmp_path, *arguments, "--output_dir", tmp_path / "whole")
+    for name, train in (("fsdp", partial(train_under_fsdp, tmp_path)), ("ddp", train_in_two_processes)):
+        checkpoint = tmp_path / name / "checkpoints" / "step_000003"
+        shutil.copytree(tmp_path / "whole" / "checkpoints" / "step_000003", checkpoint)
+        train(*arguments, "--output_dir", tmp_path / name, "--resume", checkpoint)
+    whole, fsdp, ddp = (load_file(tmp_path / name / weights) for name in ("whole", "fsdp", "ddp"))
+    assert [entry["step"] for entry in log_of(tmp_path / "fsdp")] == [4, 4, 5, 5]
+    torch.testing.assert_close(fsdp, whole, atol=0, rtol=0)
+    torch.testing.assert_close(ddp, whole, atol=1e-5, rtol=0)

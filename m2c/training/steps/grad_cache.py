@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from m2c.training.processes.distributed import gather, world_size
+from m2c.training.processes.fsdp import whole_weights
 from m2c.training.tasks.global_batch import GlobalBatchNorm2d
 
 
@@ -25,7 +26,7 @@ class GradCache:
 
     Args:
         task: as Accelerate prepared it.
-        accelerator: of the run. Gradients are averaged over processes here, so it must not spread them.
+        accelerator: of the run. Gradients are averaged over processes here, once for all chunks.
         chunk_size: rows that pass at a time, on each process.
 
     Raises:
@@ -34,12 +35,23 @@ class GradCache:
 
     def __init__(self, task: torch.nn.Module, accelerator: Accelerator, chunk_size: int):
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
-            raise ValueError("--chunk_size works with one process or DDP, not with DeepSpeed; leave one of them out")
+            raise ValueError("--chunk_size works with one process, DDP or FSDP, not with DeepSpeed; leave one of them out")
         self.task, self.accelerator, self.chunk_size = accelerator.unwrap_model(task), accelerator, chunk_size
-        self.trained = [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 
     def backward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds the gradient of the whole batch to what is trained, and returns the loss and its terms."""
+        with whole_weights(self.task):
+            terms = self._backward(batch)
+            if self.accelerator.num_processes > 1:
+                self._average_gradients()
+        return terms
+
+    def _average_gradients(self) -> None:
+        for parameter in self.task.parameters():
+            if parameter.requires_grad:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+
+    def _backward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         place = self.task.place
         step, first_row = place.step, place.first_row
         rows = len(next(iter(batch.values())))
@@ -51,7 +63,7 @@ class GradCache:
         def run(chunk: tuple[int, dict]) -> dict[str, torch.Tensor]:
             place.begin(step, chunk[0])
             with self.accelerator.autocast():
-                return self.task(**chunk[1])
+                return self.task.forward(**chunk[1])  # not by a call: see `whole_weights`
 
         moments = _BatchMoments(self.task, [part for _, part in chunks], self.accelerator.autocast)
         moments.measure()
@@ -65,9 +77,6 @@ class GradCache:
             again = run(chunk)
             torch.autograd.backward(list(again.values()), [gradients[name][index] for name in again])
         moments.backward()
-        if self.accelerator.num_processes > 1:
-            for parameter in self.trained:
-                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         return terms
 
 

@@ -1,11 +1,15 @@
 """One step of training: from a batch to weights that have moved."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from accelerate import Accelerator
 
 from m2c.training.config import TrainingConfig
 from m2c.training.features.encoding import Encoder, widen
-from m2c.training.processes.sharding import tell_deepspeed
+from m2c.training.processes.fsdp import whole_state, whole_weights
+from m2c.training.processes.sharding import prepare, shard, tell_deepspeed
 from m2c.training.tasks.stages import ComposingTask, MappingTask
 
 from .grad_cache import GradCache
@@ -33,10 +37,11 @@ class TrainingStep:
         self.config, self.accelerator = config, accelerator
         self.model, self.place, self.loss = task.model, task.place, task.loss
         self.encode = encode
+        shard(accelerator, task)
         optimizer = build_optimizer(task, config)
         self.schedule = build_schedule(optimizer, config)
         tell_deepspeed(accelerator, config)
-        self.task, optimizer = accelerator.prepare(task, optimizer)
+        self.task, optimizer = prepare(accelerator, task, optimizer)
         self.updates = Updates(accelerator, task, optimizer, self.schedule, config.max_grad_norm)
         self.grad_cache = GradCache(self.task, accelerator, config.chunk_size) if config.chunk_size else None
 
@@ -69,6 +74,12 @@ class TrainingStep:
         terms = self.loss(features, batch)
         self.accelerator.backward(terms["loss"])
         return terms
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is trained and the optimiser's state are whole in here, on every process, to be stored or loaded."""
+        with whole_weights(self.task), whole_state(self.updates.optimizer):
+            yield
 
     def state_dict(self) -> dict:
         """What checkpoints hold of a step besides weights and optimiser, as JSON."""

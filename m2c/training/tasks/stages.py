@@ -77,7 +77,7 @@ class MappingTask(_Task):
 
     def retrieve(self, image_tokens: torch.Tensor, image_embeds: torch.Tensor, **_) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and what they should find: the mapping prompt of view A, and view B."""
-        return self(image_tokens)["mapped"], unit(image_embeds)
+        return self.forward(image_tokens)["mapped"], unit(image_embeds)
 
     def measure(self, image_tokens: torch.Tensor, **_) -> None:
         """Runs as far as batch norm, for statistics of a batch that is seen in parts."""

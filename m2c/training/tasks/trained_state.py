@@ -17,7 +17,10 @@ def trained_state(task: nn.Module) -> dict[str, Tensor]:
 
 def load_trained(task: nn.Module, state: dict[str, Tensor]) -> None:
     """Puts back what [`trained_state`] gave. Raises `ValueError` if it is of a task that trains something else."""
-    unlike = trained_state(task).keys() ^ state.keys()
+    here = trained_state(task)
+    unlike = {(name, tensor.shape) for name, tensor in here.items()} ^ {(name, tensor.shape) for name, tensor in state.items()}
     if unlike:
-        raise ValueError(f"it is of a model that trains something else: {', '.join(sorted(unlike)[:3])} and more")
-    task.load_state_dict(state, strict=False)
+        names = sorted({name for name, _ in unlike})
+        raise ValueError(f"it is of a model that trains something else: {', '.join(names[:3])} and more")
+    for name, tensor in here.items():  # not by `load_state_dict`, with which FSDP would meddle
+        tensor.copy_(state[name])

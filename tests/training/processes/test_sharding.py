@@ -1,5 +1,6 @@
 """Weights must stay whole and exact: what Accelerate may not do to them."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from m2c.training import TrainingConfig
-from m2c.training.processes.sharding import check_sharding, tell_deepspeed
+from m2c.training.processes import sharding
+from m2c.training.processes.sharding import build_accelerator, check_sharding, tell_deepspeed
 
 
 def accelerator_of(kind: str, zero: int | None = None, mixed_precision: str = "no") -> SimpleNamespace:
@@ -16,10 +18,47 @@ def accelerator_of(kind: str, zero: int | None = None, mixed_precision: str = "n
     return SimpleNamespace(distributed_type=DistributedType[kind], mixed_precision=mixed_precision, state=state)
 
 
-@pytest.mark.parametrize("sharding", [accelerator_of("FSDP"), accelerator_of("DEEPSPEED", zero=3)])
-def test_weights_must_stay_whole(sharding):
-    with pytest.raises(ValueError, match=r"cut up the weights.*ZeRO-2"):
-        check_sharding(sharding)
+def test_frozen_weights_must_stay_whole():
+    with pytest.raises(ValueError, match=r"cuts up the weights.*ZeRO-2"):
+        check_sharding(accelerator_of("DEEPSPEED", zero=3))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("version", "1"),
+        ("auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
+        ("offload_params", "true"),
+        ("cpu_ram_efficient_loading", "true"),
+        ("activation_checkpointing", "true"),
+    ],
+)
+def test_fsdp_spreads_what_is_trained_and_nothing_else(monkeypatch, name, value):
+    monkeypatch.setenv(f"FSDP_{name.upper()}", value)
+    check_sharding(accelerator_of("MULTI_GPU"))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=f"fsdp_{name} {value} does not fit"):
+        check_sharding(accelerator_of("MULTI_GPU"))
+
+
+def test_fsdp_of_an_old_pytorch_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(sharding, "is_torch_version", lambda operation, version: True)
+    with pytest.raises(ValueError, match="FSDP needs PyTorch"):
+        check_sharding(accelerator_of("MULTI_GPU"))
+
+
+def test_fsdp_is_not_left_to_accelerate(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    seen = []
+
+    def build(**arguments) -> SimpleNamespace:
+        seen.append((os.environ["ACCELERATE_USE_FSDP"], arguments))
+        return accelerator_of("MULTI_GPU")
+
+    monkeypatch.setattr(sharding, "Accelerator", build)
+    build_accelerator(mixed_precision="bf16")
+    assert seen == [("false", {"mixed_precision": "bf16"})] and os.environ["ACCELERATE_USE_FSDP"] == "true"
 
 
 def test_weights_must_stay_exact():

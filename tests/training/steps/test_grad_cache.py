@@ -126,5 +126,5 @@ def test_gradients_that_are_spread_are_refused(model, prompt):
     class Sharding:
         distributed_type = DistributedType.DEEPSPEED
 
-    with pytest.raises(ValueError, match="--chunk_size works with one process or DDP"):
+    with pytest.raises(ValueError, match="--chunk_size works with one process, DDP or FSDP"):
         GradCache(mapping_task(model, prompt), Sharding(), 4)
