@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = parse_args(argv)
         if config.dry_run:
-            rehearse(config, PartialState().print)
+            rehearse(config, lambda line: PartialState().print(line))  # which is not to be asked before there is an Accelerator
             return 0
         train(config)
         if PartialState().is_main_process:

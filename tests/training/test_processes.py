@@ -68,6 +68,14 @@ def run(*command) -> subprocess.CompletedProcess:
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, env=environment)
 
 
+def test_a_dry_run_is_one_run_of_both_and_speaks_once(tmp_path):
+    done = launch(*STAGE_1, "--dry_run", "--batch_size", 4, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert len(lines) == len(set(lines)) > 3, done.stdout
+    assert "2 processes" in done.stdout
+
+
 def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
