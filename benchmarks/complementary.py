@@ -3,15 +3,17 @@
     m2c quickstart
     python benchmarks/complementary.py m2c-quickstart/model      # some twenty minutes on two cores
 
-Figures are those of the quickstart's test set (500 queries, gallery of 3,000), a mean over the models where several are given.
-Fixed weights are those of CVSI's authors for CIRR; learned ones are the best of a grid on 500 other queries with a gallery of
-their own (seed 1 of `m2c.data.scenes.composed_retrieval`), for each row anew. "each" edits every caption, "joined" all of them
-together. Texts are written from nothing for every number of captions, so that their time can be told: for queries that is
-captions of references and the edits, for the gallery the captions of all other images. They serve all models.
+R@1 is that of the quickstart's test set (500 queries, gallery of 3,000), a mean over the models where several are given. Fixed
+weights are those of CVSI's authors for CIRR; learned ones are the best of a grid on 500 other queries with a gallery of their
+own (seed 1 of `m2c.data.scenes.composed_retrieval`), for each row anew. "each" edits every caption, "joined" all of them
+together. New objects are named in the composed query or not. Texts are written from nothing for every number of captions, so
+that their time can be told: for queries that is captions of references and the edits, for the gallery the captions of all other
+images. They serve all models.
 """
 
 import tempfile
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,32 +33,83 @@ VALIDATION_SEED = 1
 BATCH_SIZE = 256
 # Captions and form.
 VARIANTS = ((1, "each"), (3, "each"), (5, "each"), (15, "each"), (5, "joined"), (15, "joined"))
+HEAD = ["captions", "objects", "of gallery", "fixed", "learned", "alpha, beta, gamma", "s, queries", "s, gallery"]
 
 
-def encode(
-    models: list[str], benchmark: Benchmark, captions: int, form: str, features_folder: Path, texts_folder: Path
-) -> tuple[list[ComplementaryFeatures], dict[str, float]]:
-    """Features with each model, and the seconds that texts took the first of them."""
-    seconds, found = {}, []
+@dataclass(frozen=True)
+class Texts:
+    """How texts are made, and where those of one making are kept."""
+
+    captions: int
+    form: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Of each model the features, without and with new objects in the composed query, and what texts took in seconds."""
+
+    benchmark: Benchmark
+    plain: list[ComplementaryFeatures]
+    with_objects: list[ComplementaryFeatures]
+    seconds: dict[str, float]
+
+
+def encode(models: list[str], benchmark: Benchmark, texts: Texts, features_folder: Path) -> Encoded:
+    """The first model waits for what the store of texts lacks; the others find it there."""
+    plain, with_objects, seconds = [], [], {}
     for name in models:
-        model, processor = load_model(name).eval(), load_processor(name)
-        extractor = Extractor(model, processor, features_folder)
-        texts = [[row[0] for row in benchmark.queries["captions"]]]
-        for part, weights in (("queries", "0.6,0.4,0"), ("gallery", "0.6,0.4,0.2")):
-            options = ComplementaryOptions("scenes", "scenes", captions, form=form, weights=weights)
-            helpers = Complementary(options, "scenes", texts_folder, BATCH_SIZE, say=lambda _: None)
-            features = helpers.encode(extractor, benchmark, texts, processor.composing_template)
-            spent = helpers.costs[0]["seconds"]
-            seconds.setdefault(part, spent["captions"] + spent["edits"])
-        found.append(features)
-    return found, seconds
+        extractor = Extractor(load_model(name).eval(), load_processor(name), features_folder)
+        without_gallery, first = write(extractor, benchmark, texts, objects=False, weights="0.6,0.4,0")
+        whole, rest = write(extractor, benchmark, texts, objects=True, weights="0.6,0.4,0.2")
+        plain.append(replace(whole, composed=without_gallery.composed))
+        with_objects.append(whole)
+        spent = {"queries": first["captions"] + first["edits"], "objects": rest["edits"], "gallery": rest["captions"]}
+        seconds = seconds or spent
+    return Encoded(benchmark, plain, with_objects, seconds)
 
 
-def figures(benchmark: Benchmark, features: list[ComplementaryFeatures], fusion: Fusion) -> dict[str, float]:
-    """The mean over models."""
+def write(
+    extractor: Extractor, benchmark: Benchmark, texts: Texts, objects: bool, weights: str
+) -> tuple[ComplementaryFeatures, dict[str, float]]:
+    """Features, and the seconds that captions, edits and features took."""
+    options = ComplementaryOptions("scenes", "scenes", texts.captions, form=texts.form, objects=objects, weights=weights)
+    helpers = Complementary(options, "scenes", texts.folder, BATCH_SIZE, say=lambda _: None)
+    modifications = [[row[0] for row in benchmark.queries["captions"]]]
+    features = helpers.encode(extractor, benchmark, modifications, extractor.processor.composing_template)
+    return features, helpers.costs[0]["seconds"]
+
+
+def recall(benchmark: Benchmark, features: list[ComplementaryFeatures], fusion: Fusion) -> float:
+    """R@1, the mean over models."""
     protocol = PROTOCOLS["scenes"]
     every = [measure(benchmark, protocol, rank(benchmark, protocol, *one.fuse(fusion), is_cosine=False)) for one in features]
-    return {name: sum(one[name] for one in every) / len(every) for name in every[0]}
+    return sum(figures["R@1"] for figures in every) / len(every)
+
+
+def rows(models: list[str], test: Benchmark, validation: Benchmark, folder: Path) -> Iterator[list[str]]:
+    for captions, form in VARIANTS:
+        texts = Texts(captions, form, folder / f"{captions}-{form}")
+        encoded = encode(models, test, texts, folder)
+        others = encode(models, validation, replace(texts, folder=folder / "validation"), folder)
+        for objects in (False, True):
+            for gamma in (0.0, PRESETS["cirr"].gamma):
+                kind = [f"{captions} {form}", "yes" if objects else "no", "yes" if gamma else "no"]
+                seconds = encoded.seconds["queries"] + objects * encoded.seconds["objects"]
+                cost = [f"{seconds:.0f}", f"{encoded.seconds['gallery']:.0f}" if gamma else "-"]
+                yield [*kind, *recalls(encoded, others, objects, gamma), *cost]
+
+
+def recalls(test: Encoded, validation: Encoded, objects: bool, gamma: float) -> list[str]:
+    """R@1 with fixed and with learned weights, and the learned ones."""
+
+    def figure(encoded: Encoded, fusion: Fusion) -> float:
+        return recall(encoded.benchmark, encoded.with_objects if objects else encoded.plain, fusion)
+
+    learned, _ = tune_fusion(lambda fusion: figure(validation, fusion), has_captions=gamma > 0)
+    fixed = replace(PRESETS["cirr"], gamma=gamma)
+    scores = (f"{figure(test, fusion):.1f}" for fusion in (fixed, learned))
+    return [*scores, f"{learned.alpha:g}, {learned.beta:g}, {learned.gamma:g} ({learned.caption_feature})"]
 
 
 def main(
@@ -64,22 +117,8 @@ def main(
     queries: Annotated[int, typer.Option(min=1, help="Of the test set and of validation; fewer for a trial.")] = 500,
 ) -> None:
     test, validation = load_scenes(queries), load_scenes(queries, VALIDATION_SEED)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for captions, form in VARIANTS:
-            features, seconds = encode(models, test, captions, form, Path(folder), Path(folder, f"{captions}-{form}"))
-            others, _ = encode(models, validation, captions, form, Path(folder), Path(folder, "validation"))
-            for has_captions in (False, True):
-                fixed = replace(PRESETS["cirr"], gamma=PRESETS["cirr"].gamma if has_captions else 0.0)
-                learned, _ = tune_fusion(
-                    lambda fusion, others=others: figures(validation, others, fusion)["R@1"], has_captions=has_captions
-                )
-                for kind, fusion in (("fixed", fixed), ("learned", learned)):
-                    result = figures(test, features, fusion)
-                    weights = f"{kind} {fusion.alpha:g}, {fusion.beta:g}, {fusion.gamma:g}"
-                    cost = [f"{seconds['queries']:.0f}", f"{seconds['gallery']:.0f}" if has_captions else "-"]
-                    rows.append([f"{captions} {form}", weights, *(f"{result[key]:.1f}" for key in ("R@1", "mAP@10")), *cost])
-    print_table(["captions", "alpha, beta, gamma", "R@1", "mAP@10", "s for queries", "s for the gallery"], rows)
+        print_table(HEAD, rows(models, test, validation, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 
 def time_in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
@@ -17,7 +18,7 @@ def time_in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) ->
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """A Markdown table."""
-    for row in (header, ["---"] * len(header), *rows):
+def print_table(header: list[str], rows: Iterable[list[str]]) -> None:
+    """A Markdown table, each row as it comes."""
+    for row in chain((header, ["---"] * len(header)), rows):
         print(f"| {' | '.join(row)} |", flush=True)

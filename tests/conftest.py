@@ -305,7 +305,7 @@ class ScriptedChat:
             text = request.messages[-1]["content"]
             self.asked.append(text)
             reply = self.script(text)
-            yield position, Failure("no reply") if reply is None else reply
+            yield [(position, Failure("no reply") if reply is None else reply)]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ COMPLEMENTARY = "With --method cvsi"
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="A retriever: a folder, or a repository of the Hub.", show_default=False)],
     benchmark: Annotated[
         Literal["fashioniq", "cirr", "circo", "genecis", "scenes", "own"],
@@ -53,7 +54,15 @@ def evaluate(
         typer.Option("--allow_missing", help="Go on without images that are missing or broken; the record counts them."),
     ] = False,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")] = "float32",
-    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Images or queries at a time, on each process.")] = 64,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch_size",
+            min=1,
+            help="Images or queries at a time, on each process; also captions that a local editor edits. A local captioner "
+            "takes 16 pictures: with another number, run m2c caption before.",
+        ),
+    ] = 64,
     num_workers: Annotated[
         int, typer.Option("--num_workers", min=0, help="Processes that read images, for each one that encodes.")
     ] = 0,
@@ -107,7 +116,54 @@ def evaluate(
             rich_help_panel=COMPLEMENTARY,
         ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at a time.", rich_help_panel=COMPLEMENTARY)] = 8,
+    captioner_revision: Annotated[
+        str | None,
+        typer.Option(
+            "--captioner_revision",
+            help="Of the captioner on the Hub: a branch, a tag or a commit. Captions are found by the commit that wrote them. "
+            "(default: the newest)",
+            show_default=False,
+            rich_help_panel=COMPLEMENTARY,
+        ),
+    ] = None,
+    editor_revision: Annotated[
+        str | None,
+        typer.Option(
+            "--editor_revision",
+            help="The same for the editor.",
+            show_default=False,
+            rich_help_panel=COMPLEMENTARY,
+        ),
+    ] = None,
+    editor_seed: Annotated[
+        int, typer.Option("--editor_seed", help="Of what the editor is asked again.", rich_help_panel=COMPLEMENTARY)
+    ] = 0,
+    editor_tries: Annotated[
+        int,
+        typer.Option(
+            "--editor_tries",
+            min=1,
+            help="How often the editor is asked for a text, until a reply can be used.",
+            rich_help_panel=COMPLEMENTARY,
+        ),
+    ] = 4,
+    editor_max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--editor_max_new_tokens",
+            min=1,
+            help="Of a reply; one that is cut off has failed. A model that thinks aloud first needs thousands.",
+            rich_help_panel=COMPLEMENTARY,
+        ),
+    ] = 128,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Requests to a server at a time: of all processes together, at least one of each.",
+            rich_help_panel=COMPLEMENTARY,
+        ),
+    ] = 8,
     captions: Annotated[
         int, typer.Option(min=1, help="Of each image; fewer are the first of more.", rich_help_panel=COMPLEMENTARY)
     ] = 15,
@@ -118,6 +174,13 @@ def evaluate(
             rich_help_panel=COMPLEMENTARY,
         ),
     ] = "each",
+    objects: Annotated[
+        bool,
+        typer.Option(
+            help="Also ask the editor which objects are new, and name them in the composed query, as the paper does.",
+            rich_help_panel=COMPLEMENTARY,
+        ),
+    ] = True,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -185,15 +248,35 @@ def evaluate(
         captioner, editor = captioner or "scenes", editor or "scenes"
     if method == "cvsi" and None in (captioner, editor):
         fail("--method cvsi needs a --captioner and an --editor; docs/complementary.md names some", 1)
-    if method == "plain" and (captioner, editor) != (None, None):
-        fail("--captioner and --editor are for --method cvsi", 1)
+    if method == "plain" and (given := _given_options(context, COMPLEMENTARY)):
+        fail(f"{', '.join(given)}: only with --method cvsi", 1)
     try:
         complementary = None
         if method == "cvsi":
-            drawn = CaptionSettings(caption_temperature, caption_top_p, caption_seed, caption_prompt, caption_max_new_tokens)
-            servers = {"captioner_server": captioner_server, "editor_server": editor_server, "concurrency": concurrency}
             complementary = ComplementaryOptions(
-                captioner, editor, captions, drawn, edit, weights, caption_feature, tune=tune, **servers
+                captioner=captioner,
+                editor=editor,
+                captions=captions,
+                caption_settings=CaptionSettings(
+                    temperature=caption_temperature,
+                    top_p=caption_top_p,
+                    seed=caption_seed,
+                    prompt=caption_prompt,
+                    max_new_tokens=caption_max_new_tokens,
+                ),
+                form=edit,
+                objects=objects,
+                weights=weights,
+                caption_feature=caption_feature,
+                captioner_server=captioner_server,
+                editor_server=editor_server,
+                captioner_revision=captioner_revision,
+                editor_revision=editor_revision,
+                editor_seed=editor_seed,
+                editor_max_new_tokens=editor_max_new_tokens,
+                editor_tries=editor_tries,
+                concurrency=concurrency,
+                tune=tune,
             )
         options = Options(
             query, prompt, joining, shared_concept, dtype, None, batch_size, num_workers, cache_dir, complementary
@@ -204,3 +287,15 @@ def evaluate(
         fail(str(error), 1)
     except KeyboardInterrupt:
         fail("interrupted; what was encoded is kept, and the next run goes on from there", 130)
+
+
+def _given_options(context: typer.Context, panel: str) -> list[str]:
+    """The options of a panel of the help that the command line names, beside `--method`."""
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.rich_help_panel == panel
+        and option.name != "method"
+        # By name: the class is that of Click, or of the copy of it in newer releases of Typer.
+        and context.get_parameter_source(option.name).name == "COMMANDLINE"
+    ]

@@ -1,5 +1,6 @@
 """`m2c caption` and `m2c texts`: captions ahead of a search, and the exchange of what models wrote."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,6 +42,14 @@ def caption(
             show_default=False,
         ),
     ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the captioner on the Hub: a branch, a tag or a commit. Captions are found by the commit that wrote them. "
+            "(default: the newest)",
+            show_default=False,
+        ),
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -62,8 +71,14 @@ def caption(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Pictures at a time, on each process.")] = 16,
-    concurrency: Annotated[int, typer.Option(min=1, help="With --server, requests at a time.")] = 8,
+    batch_size: Annotated[
+        int,
+        typer.Option("--batch_size", min=1, help="Pictures at a time, on each process; captions, of a model that chats."),
+    ] = 16,
+    concurrency: Annotated[
+        int,
+        typer.Option(min=1, help="With --server, requests at a time: of all processes together, at least one of each."),
+    ] = 8,
     cache_dir: CacheFolder = None,
 ) -> None:
     """Write captions of pictures ahead, for complementary retrieval: m2c evaluate --method cvsi finds them again.
@@ -80,23 +95,28 @@ def caption(
     from m2c.retrieval.captioning import CaptionSettings, load_captioner
     from m2c.retrieval.captioning import caption as run
     from m2c.retrieval.picture_folder import PictureFolder
-    from m2c.retrieval.text_store import FILE_NAME, TextStore
+    from m2c.retrieval.text_store import CAPTION, FILE_NAME, TextStore, say_other_revisions
 
     logging.disable_progress_bar()  # of reading models; that of the work itself stays
+    is_main = processes().is_main_process
     cache = cache_folder(cache_dir)
     try:
         settings = CaptionSettings(temperature, top_p, seed, prompt, max_new_tokens)
         folder = PictureFolder(images, cache)
-        loaded = load_captioner(captioner, settings, server, batch_size, concurrency)
+        loaded = load_captioner(captioner, settings, server, batch_size, concurrency, revision)
         store = TextStore(cache / FILE_NAME)
+        if is_main:
+            say_other_revisions(store, CAPTION, loaded.identity, "--revision", typer.echo)
         found = run(store, loaded, folder.picture, folder.digests, captions, folder.names, typer.echo)
     except (ValueError, OSError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
         fail("interrupted; the captions that were written are kept, and the same command goes on from there", 130)
-    if processes().is_main_process:
+    if is_main:
+        export = ["m2c", "texts", "export", "captions.parquet", "--kind", "caption", "--images", str(images)]
+        export += [] if cache_dir is None else ["--cache_dir", str(cache_dir)]
         typer.echo(f"{sum(map(len, found)):,} captions of {len(found):,} pictures are in {store.path}. To publish them:")
-        typer.echo(f"  m2c texts export captions.parquet --kind caption --images {images}")
+        typer.echo(f"  {shlex.join(export)}")
 
 
 @texts.command("export")

@@ -23,7 +23,7 @@ from m2c.retrieval.complementary import (
     with_added,
 )
 from m2c.retrieval.editing import Editor
-from m2c.retrieval.text_store import FILE_NAME, TextStore
+from m2c.retrieval.text_store import CAPTION, EDITED_CAPTION, FILE_NAME, TextStore, say_other_revisions
 
 from .protocols import Protocol, mean_of_parts, measure, rank
 
@@ -38,11 +38,17 @@ class ComplementaryOptions:
         captions: of each image.
         caption_settings: how captions are drawn.
         form: one of [`m2c.retrieval.complementary.FORMS`].
+        objects: whether the editor is asked for new objects too, for the composed query to name.
         weights: a benchmark whose preset is meant, or `"alpha,beta,gamma"`; the benchmark's own by default.
         caption_feature: one of [`m2c.retrieval.complementary.CAPTION_FEATURES`]; that of the weights by default.
         captioner_server: URL of an OpenAI-compatible server that runs the captioner, or an inference provider.
         editor_server: the same for the editor.
-        concurrency: requests to a server at a time.
+        captioner_revision: of its repository: a branch, a tag or a commit; by default the newest.
+        editor_revision: the same for the editor.
+        editor_seed: see [`m2c.retrieval.editing.Editor`].
+        editor_max_new_tokens: see there.
+        editor_tries: see there.
+        concurrency: requests to a server at a time, of all processes together.
         tune: also find the best weights on these queries, to be used on others.
     """
 
@@ -51,10 +57,16 @@ class ComplementaryOptions:
     captions: int = 15
     caption_settings: CaptionSettings = CaptionSettings()
     form: str = "each"
+    objects: bool = True
     weights: str | None = None
     caption_feature: str | None = None
     captioner_server: str | None = None
     editor_server: str | None = None
+    captioner_revision: str | None = None
+    editor_revision: str | None = None
+    editor_seed: int = 0
+    editor_max_new_tokens: int = 128
+    editor_tries: int = 4
     concurrency: int = 8
     tune: bool = False
 
@@ -83,11 +95,25 @@ class Complementary:
     ):
         self.options = options
         self.fusion = fusion_for(benchmark, options.weights, options.caption_feature)
-        shared = {"concurrency": options.concurrency}
-        captioner = load_captioner(options.captioner, options.caption_settings, options.captioner_server, **shared)
-        chat = load_chat(options.editor, options.editor_server, batch_size=batch_size, **shared)
+        captioner = load_captioner(
+            options.captioner,
+            options.caption_settings,
+            options.captioner_server,
+            concurrency=options.concurrency,
+            revision=options.captioner_revision,
+        )
+        chat = load_chat(
+            options.editor,
+            options.editor_server,
+            options.concurrency,
+            batch_size=batch_size,
+            revision=options.editor_revision,
+        )
         store = TextStore(cache_folder(cache_dir) / FILE_NAME)
-        self.writer = Writer(captioner, Editor(chat, benchmark), store, options.captions, options.form, say)
+        editor = Editor(chat, benchmark, options.editor_seed, options.editor_max_new_tokens, options.editor_tries)
+        say_other_revisions(store, CAPTION, captioner.identity, "--captioner_revision", say)
+        say_other_revisions(store, EDITED_CAPTION, editor.generator(EDITED_CAPTION), "--editor_revision", say)
+        self.writer = Writer(captioner, editor, store, options.captions, options.form, options.objects, say)
         self.parts: list[tuple[Benchmark, ComplementaryFeatures]] = []
         self.costs: list[dict] = []
 
@@ -118,7 +144,7 @@ class Complementary:
         captions_gallery = self.fusion.gamma > 0
         wanted = list(range(len(digests))) if captions_gallery else sorted(set(references))
         started = time.time()
-        names = benchmark.gallery["id"]
+        names = benchmark.gallery["id"][:]
         written = self.writer.captions(
             lambda row: benchmark.picture(wanted[row]),
             [digests[position] for position in wanted],
@@ -147,6 +173,7 @@ class Complementary:
             {
                 "images_captioned": len(wanted),
                 "seconds": {name: round(value, 1) for name, value in seconds.items()},
+                "missing_captions": sum(self.writer.count - len(own) for own in written),
                 "unusable_replies": edits.failed,
                 "first_edited_captions": edits.edited[0],
                 "first_added_objects": edits.added[0],
@@ -161,6 +188,7 @@ class Complementary:
             "editor": self.writer.editor.identity,
             "captions": self.writer.count,
             "form": self.writer.form,
+            "objects": self.writer.objects,
             "weights": asdict(self.fusion),
             "parts": {benchmark.category or benchmark.name: cost for (benchmark, _), cost in zip(self.parts, self.costs)},
         }

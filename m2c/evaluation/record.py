@@ -1,8 +1,11 @@
 """What a record says about the model and its preprocessing."""
 
 import hashlib
+import os
+from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from m2c.checkpoints import public_name
 from modeling_m2c import M2CModel
@@ -19,12 +22,21 @@ def describe_model(name: str, model: M2CModel) -> dict:
     return {
         "name": public_name(name),
         "base": public_name(model.config.name_or_path),
-        "revision": getattr(model.config, "_commit_hash", None),
+        "revision": _commit(name),
         "sha256": _hash(base),
         "adapters": adapters,
         "dtype": str(model.dtype).removeprefix("torch."),
         "injection_layers": model.config.injection_layers,
     }
+
+
+def _commit(name: str) -> str | None:
+    """Of a repository the commit that was just loaded, which stands in the cache of the Hub's library; of a folder none."""
+    for file in ("config.json", "adapter_config.json"):
+        found = None if os.path.isdir(name) else try_to_load_from_cache(name, file)
+        if isinstance(found, str):
+            return Path(found).parent.name
+    return None
 
 
 def _hash(weights: dict[str, torch.Tensor]) -> str:

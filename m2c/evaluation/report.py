@@ -17,7 +17,16 @@ def table(record: dict) -> str:
         if part["left_out"]:
             counts = ", ".join(f"{count} {kind}" for kind, count in part["left_out"].items())
             lines += ["", f"{title}: left out, because files are missing or unreadable: {counts}."]
+    if tuned := record["query"].get("complementary", {}).get("tuned_on_these_queries"):
+        lines += ["", _tuned(tuned)]
     return "\n".join(lines)
+
+
+def _tuned(tuned: dict) -> str:
+    weights = tuned["weights"]
+    numbers = ",".join(f"{weights[name]:g}" for name in ("alpha", "beta", "gamma"))
+    options = f"--weights {numbers} --caption_feature {weights['caption_feature']}"
+    return f"Best on these queries, to be used on others: {options} ({tuned['figure']} {tuned['value']:.2f})."
 
 
 def _figures(record: dict) -> list[str]:

@@ -1,5 +1,7 @@
 """What a captioner and a language model add to the models of the quickstart: complementary retrieval (CVSI), part by part."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from m2c.encoding import Extractor
@@ -11,24 +13,29 @@ from processing_m2c import M2CProcessor
 
 
 CAPTIONS = 5
+# Of the reference image in a pair with another part: the weights give it none, but in those for FashionIQ it has this.
+REFERENCE_SHARE = 0.2
 
 
 def complementary_rows(
-    model: M2CModel, processor: M2CProcessor, benchmark: ScenesBenchmark, cache: Path
-) -> dict[str, dict[str, float]]:
-    """Figures of each part alone, of pairs of them and of all, without and with captions of the gallery.
+    retrievers: Mapping[str, tuple[M2CModel, M2CProcessor]], benchmark: ScenesBenchmark, cache: Path
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By retriever, figures of each part alone, of pairs of them and of all, without and with captions of the gallery.
 
     Args:
-        model: a retriever.
-        processor: its processor.
+        retrievers: models and their processors, by name.
         benchmark: the test set.
-        cache: folder for features and texts, which several models share.
+        cache: folder for features and texts, which all share.
     """
-    options = ComplementaryOptions("scenes", "scenes", captions=CAPTIONS)
+    options = ComplementaryOptions("scenes", "scenes", CAPTIONS)
     helpers = Complementary(options, "scenes", cache, batch_size=256, say=lambda _: None)
+    return {name: _rows(helpers, Extractor(*retriever, cache), benchmark) for name, retriever in retrievers.items()}
+
+
+def _rows(helpers: Complementary, extractor: Extractor, benchmark: ScenesBenchmark) -> dict[str, dict[str, float]]:
     modifications = [captions[0] for captions in benchmark.benchmark.queries["captions"]]
-    extractor = Extractor(model, processor, cache)
-    features = helpers.encode(extractor, benchmark.benchmark, [modifications], processor.composing_template)
+    template = extractor.processor.composing_template
+    features = helpers.encode(extractor, benchmark.benchmark, [modifications], template)
     rows = {}
     for gamma, suffix in ((0.0, ""), (helpers.fusion.gamma, ", captioned gallery")):
         for name, fusion in parts(helpers.fusion, gamma).items():
@@ -37,14 +44,20 @@ def complementary_rows(
 
 
 def parts(fusion: Fusion, gamma: float) -> dict[str, Fusion]:
-    """Every selection of f1, f2 and f3, weighed among each other as `fusion` does."""
-    weights = {"f1": fusion.alpha, "f2": fusion.beta, "f3": 1 - fusion.alpha - fusion.beta}
-    selections = (("f1",), ("f2",), ("f3",), ("f1", "f2"), ("f1", "f3"), ("f2", "f3"), ("f1", "f2", "f3"))
-    found = {}
-    for selection in selections:
-        # A part without weight of its own still has all of it when it is alone.
-        shares = {name: weights[name] or 1e-9 for name in selection}
-        total = sum(shares.values())
-        alpha, beta = shares.get("f1", 0) / total, shares.get("f2", 0) / total
-        found[" + ".join(selection)] = Fusion(alpha, beta, gamma, fusion.caption_feature)
-    return found
+    """Every selection of f1, f2 and f3.
+
+    f1 and f2 are weighed among each other as `fusion` does; f3 has a share of its own in a pair, and in all three what `fusion`
+    leaves it.
+    """
+    of_two = fusion.alpha / (fusion.alpha + fusion.beta)
+    others = 1 - REFERENCE_SHARE
+    weights = {
+        "f1": (1, 0),
+        "f2": (0, 1),
+        "f3": (0, 0),
+        "f1 + f2": (of_two, 1 - of_two),
+        "f1 + f3": (others, 0),
+        "f2 + f3": (0, others),
+        "f1 + f2 + f3": (fusion.alpha, fusion.beta),
+    }
+    return {name: replace(fusion, alpha=alpha, beta=beta, gamma=gamma) for name, (alpha, beta) in weights.items()}

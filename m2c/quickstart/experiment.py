@@ -154,8 +154,8 @@ def _experiment(
     complementary = {}
     if method == "cvsi":
         say("and  CVSI: captions of references and gallery, edited captions, added objects")
-        for name, retriever in (("mapper only", mapper), ("M2C stage 2", composing)):
-            complementary[name] = complementary_rows(*retriever, benchmark, Path(stage1.cache_dir))
+        retrievers = {"mapper only": mapper, "M2C stage 2": composing}
+        complementary = complementary_rows(retrievers, benchmark, Path(stage1.cache_dir))
     shutil.rmtree(stage1.output_dir)
     shutil.rmtree(mapper_only.output_dir)
     shutil.rmtree(stage1.cache_dir)

@@ -29,7 +29,8 @@ def _complementary(models: dict) -> str:
 {complementary_table(models)}
 
 *f1*: captions of the edited image, by a captioner and a language model. *f2*: the composed query, with the objects that the
-language model expects. *f3*: the reference image. *Captioned gallery*: captions of the gallery's images count too.
+language model expects. *f3*: the reference image, which has a fifth of a pair; of all three it has nothing, as the weights are
+those for CIRR. *Captioned gallery*: captions of the gallery's images count too.
 """
 
 

@@ -80,6 +80,8 @@ class ComposedRetriever:
             raise ValueError("the gallery is empty; add pictures first")
         if len(pictures) != len(texts):
             raise ValueError(f"a query is a picture and a text, but there are {len(pictures)} pictures and {len(texts)} texts")
+        if not pictures:
+            return []
         scores = self._query_features(pictures, texts) @ self.gallery.T
         place = {name: column for column, name in enumerate(self.names)}
         for query, name in enumerate(without or ()):

@@ -4,24 +4,27 @@ import hashlib
 import os
 from pathlib import Path
 
-from transformers import PreTrainedConfig
-
-from m2c.checkpoints import public_name
+from huggingface_hub import hf_hub_download
 
 
 # All that decides what a model writes: weights, configurations, tokenizers, chat templates.
 _PATTERNS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
 
 
-def model_identity(name: str, config: PreTrainedConfig) -> dict:
-    """`model`, the name as others may know it, and `revision`: of a repository the commit, of a folder a SHA-256 of its files.
+def revision_of(path: str, revision: str | None = None) -> str:
+    """Of a folder a SHA-256 of its files, of a repository the commit.
 
     Args:
-        name: as `from_pretrained` took it.
-        config: as it came from there.
+        path: as `from_pretrained` takes it.
+        revision: of the repository: a branch, a tag or a commit; by default the newest.
+
+    Raises:
+        ValueError, OSError, huggingface_hub.errors.HTTPError: if there is no such repository with a configuration.
     """
-    revision = _digest(Path(name)) if os.path.isdir(name) else config._commit_hash
-    return {"model": public_name(name), "revision": revision}
+    if os.path.isdir(path):
+        return _digest(Path(path))
+    # In the cache of the Hub's library the files of a commit lie in a folder of its name.
+    return Path(hf_hub_download(path, "config.json", revision=revision)).parent.name
 
 
 def _digest(folder: Path) -> str:

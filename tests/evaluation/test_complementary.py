@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from torch.nn.functional import normalize
 
 from m2c.checkpoints import load_model, load_processor
@@ -12,6 +13,7 @@ from m2c.evaluation import complementary
 from m2c.evaluation.complementary import Complementary, ComplementaryOptions
 from m2c.evaluation.evaluate import evaluate
 from m2c.evaluation.protocols import PROTOCOLS, measure, rank
+from m2c.evaluation.report import table
 from m2c.evaluation.run import run_evaluation
 from m2c.retrieval.complementary import Fusion
 
@@ -46,6 +48,30 @@ def test_figures_are_those_of_the_protocol_over_the_fused_features(request, tmp_
     assert evaluation.record["figures"] == expected
     wanted = {"cirr": {"R@1", "R@50", "subset R@3"}, "circo": {"mAP@5", "mAP@50", "R@5"}}[name]
     assert wanted <= evaluation.record["figures"].keys()
+
+
+@torch.no_grad()
+def test_what_is_written_takes_its_part(tmp_path, make_cirr, mapping, chat, captioner):
+    """Against the model's own methods, for the first query."""
+    (benchmark,) = load_benchmark("cirr", make_cirr(tmp_path / "cirr"), "val")
+    model, processor = load_model(mapping).eval(), load_processor(mapping)
+    helpers = Complementary(ComplementaryOptions(**WRITERS), "cirr", tmp_path / "cache", say=lambda _: None)
+    texts = [captions[0] for captions in benchmark.queries["captions"]]
+    extractor = Extractor(model, processor, tmp_path / "cache")
+    features = helpers.encode(extractor, benchmark, [texts], "a photo of * that {text}")
+
+    def unit(values: list[str]) -> torch.Tensor:
+        return normalize(model.get_text_features(**processor(text=values, return_tensors="pt")).pooler_output, dim=-1)
+
+    row = benchmark.positions()[benchmark.queries["reference_id"][0]]
+    edits = helpers.writer.edits(helpers.writer.captions(None, [extractor.digests.of_gallery(benchmark)[row]]), texts[:1])
+    assert edits.added != [""]
+    asked = f"{texts[0].rstrip(' .')}. And the photo should have {edits.added[0]}."
+    inputs = processor(images=[benchmark.picture(row)], text=[asked], return_tensors="pt")
+    composed = normalize(model.get_composed_features(**inputs).pooler_output, dim=-1)
+    assert torch.allclose(features.composed[:1], composed, atol=1e-4)
+    assert torch.allclose(features.edited[0], unit(edits.edited[0]).mean(dim=0), atol=1e-4)
+    assert torch.equal(features.reference[0], features.images[row])
 
 
 def test_the_record_says_who_wrote_how_it_was_weighed_and_what_it_took(tmp_path, options, make_cirr, mapping, chat, captioner):
@@ -88,6 +114,8 @@ def test_tuned_weights_are_the_best_of_these_queries(tmp_path, options, make_cir
     values = [figure(weights=f"{one.alpha},{one.beta},{one.gamma or 1e-12}")[0] for one in tried]
     assert best["figure"] == "R@1"
     assert best["value"] == max(values)
+    evaluation = evaluate(mapping, benchmarks, options(complementary=ComplementaryOptions(**WRITERS, tune=True)))
+    assert f"--caption_feature mean (R@1 {best['value']:.2f})" in table(evaluation.record)
 
 
 def test_options_that_could_not_act_are_refused(tmp_path, options, make_cirr, make_circo, mapping, chat):

@@ -127,4 +127,5 @@ def test_parts_keep_their_weights_among_each_other(weights):
     assert both.alpha + both.beta == pytest.approx(1) and both.alpha * beta == pytest.approx(both.beta * alpha, abs=1e-6)
     whole = found["f1 + f2 + f3"]
     assert (whole.alpha, whole.beta) == (pytest.approx(alpha, abs=1e-6), pytest.approx(beta, abs=1e-6))
+    assert all(0 < one.alpha + one.beta < 1 for one in (found["f1 + f3"], found["f2 + f3"]))
     assert {(one.gamma, one.caption_feature) for one in found.values()} == {(0.1, "unit")}

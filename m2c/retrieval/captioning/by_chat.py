@@ -46,8 +46,8 @@ class CaptionsByChat:
         requests = [
             self._request(pictures[row], f"{self.settings.seed} {digests[row]} {number} {attempt}") for row, number in places
         ]
-        for place, reply in self.chat.replies(requests):
-            yield [(*places[place], reply if isinstance(reply, Failure) else one_line(reply))]
+        for replies in self.chat.replies(requests):
+            yield [(*places[place], reply if isinstance(reply, Failure) else one_line(reply)) for place, reply in replies]
 
     def _request(self, picture: Image, key: str) -> Request:
         content = [{"type": "image", "image": picture}, {"type": "text", "text": self.settings.prompt}]

@@ -31,8 +31,8 @@ class CaptionSettings:
     max_new_tokens: int | None = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"the temperature of captions is 0 or above, not {self.temperature}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"the temperature of captions is a number of 0 or above, not {self.temperature}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p of captions is above 0 and at most 1, not {self.top_p}")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

@@ -9,13 +9,13 @@ from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from m2c.encoding import processes
-from m2c.retrieval.text_store import CAPTION, TextStore, text_key
+from m2c.retrieval.failures import Failures
+from m2c.retrieval.text_store import CAPTION, TextStore, share, text_key
 
 from .asking import Asking, source_of
 from .captioner import Captioner
 
 
-NAMES_SHOWN = 3
 # Digests of pictures that lack the same captions, and the numbers of those.
 Batch = tuple[list[str], tuple[int, ...]]
 
@@ -65,7 +65,7 @@ def caption(
             _write(store, asking, _batches(missing, captioner.batch_size), bar)
         known = store.find(chain.from_iterable(keys.values()))
     captions = {digest: [known[key] for key in wanted if key in known] for digest, wanted in keys.items()}
-    _check(captions, count, asking, tell)
+    _check(captions, count, asking.failures, tell)
     return [captions[digest] for digest in digests]
 
 
@@ -100,32 +100,20 @@ def _write(store: TextStore, asking: Asking, batches: Sequence[Batch], bar: tqdm
                 store.add(texts)
                 bar.update(len(texts))
                 written += texts
-        for process, texts in enumerate(gather_object([written])):
-            if process != state.process_index:
-                bar.update(len(texts))
-                # They are there, unless that process is on a machine with a disk of its own.
-                if state.is_local_main_process:
-                    store.add(texts)
-    notes = gather_object([(asking.reasons, asking.asked_again)])
-    asking.reasons = {digest: reason for reasons, _ in notes for digest, reason in reasons.items()}
-    asking.asked_again = sum(again for _, again in notes)
+        bar.update(share(store, written))
+    asking.failures.gather()
     state.wait_for_everyone()
 
 
-def _check(captions: Mapping[str, list[str]], count: int, asking: Asking, tell: Callable[[str], None]) -> None:
+def _check(captions: Mapping[str, list[str]], count: int, failures: Failures, tell: Callable[[str], None]) -> None:
     """Says what failed. Raises `ValueError` if a picture has no caption."""
-    if asking.asked_again:
-        tell(f"captions: {asking.asked_again:,} were asked for again")
+    if failures.asked_again:
+        tell(f"captions: {failures.asked_again:,} were asked for again")
     if lost := [digest for digest, texts in captions.items() if not texts]:
         raise ValueError(
-            f"{len(lost):,} of {len(captions):,} pictures have no caption: {_named(lost, asking)}. The others are stored; "
+            f"{len(lost):,} of {len(captions):,} pictures have no caption: {failures.named(lost)}. The others are stored; "
             "repair or remove these, and run again"
         )
     if partial := [digest for digest, texts in captions.items() if len(texts) < count]:
         number = sum(count - len(captions[digest]) for digest in partial)
-        tell(f"captions: {number:,} could not be written; the {len(partial):,} pictures have others: {_named(partial, asking)}")
-
-
-def _named(digests: Sequence[str], asking: Asking) -> str:
-    first = "; ".join(asking.reasons[digest] for digest in digests[:NAMES_SHOWN])
-    return first + ("; ..." if len(digests) > NAMES_SHOWN else "")
+        tell(f"captions: {number:,} could not be written; the {len(partial):,} pictures have others: {failures.named(partial)}")

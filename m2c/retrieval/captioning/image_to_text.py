@@ -7,12 +7,15 @@ import torch
 from PIL.Image import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from m2c.retrieval.pretrained import Pretrained
 from m2c.retrieval.sampling import GumbelSampler
 
 from .captioner import CaptionSettings, Reply, one_line
 
 
 TOP_P, MAX_NEW_TOKENS = 0.9, 30
+# Their vision side reads the prompt too.
+NEED_PROMPT = ("instructblip",)
 
 
 class ImageToText:
@@ -22,23 +25,32 @@ class ImageToText:
     have an encoder and a decoder) do so once for them.
 
     Args:
-        model: in eval mode, on its device.
+        pretrained: the model.
         processor: its processor.
-        identity: of model and weights.
         settings: how captions are drawn.
         batch_size: pictures at a time; so many times the captions of each are written at once.
+
+    Raises:
+        ValueError: if the model needs a prompt and the settings have none.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin, identity: dict, settings: CaptionSettings, batch_size: int
-    ):
-        self.model, self.processor, self.batch_size = model, processor, batch_size
+    def __init__(self, pretrained: Pretrained, processor: ProcessorMixin, settings: CaptionSettings, batch_size: int):
+        if settings.prompt is None and pretrained.config.model_type in NEED_PROMPT:
+            raise ValueError(
+                f"{pretrained.name!r} needs --prompt (of m2c evaluate, --caption_prompt), such as 'A short image description:'"
+            )
+        self.pretrained, self.processor, self.batch_size = pretrained, processor, batch_size
         self.settings = replace(
             settings,
             top_p=settings.top_p or TOP_P,
-            max_new_tokens=settings.max_new_tokens or model.generation_config.max_new_tokens or MAX_NEW_TOKENS,
+            max_new_tokens=settings.max_new_tokens or pretrained.generation_config.max_new_tokens or MAX_NEW_TOKENS,
         )
-        self.identity = {**identity, **asdict(self.settings)}
+        self.identity = {**pretrained.identity, **asdict(self.settings)}
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """Its weights are read when it is first asked for."""
+        return self.pretrained.model
 
     @torch.inference_mode()
     def captions(

@@ -1,13 +1,10 @@
 """Finds the captioner that a name stands for."""
 
-import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin
 
-from m2c.checkpoints import public_name
-from m2c.encoding import processes
 from m2c.retrieval.chat import load_chat
-from m2c.retrieval.revisions import model_identity
+from m2c.retrieval.chat.local import LocalChat
+from m2c.retrieval.pretrained import Pretrained
 from m2c.retrieval.scenes import CAPTIONER_PATH
 
 from .by_chat import CaptionsByChat
@@ -21,8 +18,11 @@ def load_captioner(
     server: str | None = None,
     batch_size: int = 16,
     concurrency: int = 8,
+    revision: str | None = None,
 ) -> Captioner:
     """A captioner: one of transformers, in bfloat16 if it runs on a GPU; or a model on a server.
+
+    The weights are read when the first caption is to be written.
 
     Args:
         name: a repository of the Hub or a folder with a model that `AutoModelForImageTextToText` loads; one with a chat
@@ -30,32 +30,22 @@ def load_captioner(
             that takes pictures, as the server calls it.
         settings: how captions are drawn.
         server: see [`m2c.retrieval.chat.load_chat`].
-        batch_size: pictures at a time.
-        concurrency: of a server: requests at a time.
+        batch_size: pictures at a time; of a model that chats, conversations.
+        concurrency: of a server: requests at a time, of all processes together.
+        revision: of the repository: a branch, a tag or a commit; by default the newest.
 
     Raises:
         ValueError: if there is no such model, or it is of another kind, or the settings do not suit it.
     """
     settings = settings or CaptionSettings()
     if server is not None:
-        return CaptionsByChat(load_chat(name, server, concurrency), settings, batch_size)
-    path = str(CAPTIONER_PATH) if name == "scenes" else name
-    processor = _reading(name, AutoProcessor.from_pretrained, path)
+        return CaptionsByChat(load_chat(name, server, concurrency, revision=revision), settings, batch_size)
+    pretrained = Pretrained(name, "captioner", revision, CAPTIONER_PATH if name == "scenes" else None)
+    if not pretrained.sees:
+        raise pretrained.unusable(f"a {pretrained.config.model_type!r} model does not describe pictures")
+    processor = pretrained.read(AutoProcessor.from_pretrained)
     if getattr(processor, "chat_template", None):
-        return CaptionsByChat(load_chat(name), settings, batch_size)
+        return CaptionsByChat(LocalChat(pretrained, processor, batch_size), settings, batch_size)
     if not isinstance(processor, ProcessorMixin):
-        raise ValueError(f"cannot load a captioner from {name!r}: it has no processor of images and texts")
-    device = processes().device
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = _reading(name, AutoModelForImageTextToText.from_pretrained, path, dtype=dtype).to(device).eval()
-    identity = {"kind": "transformers", **model_identity(path, model.config), "dtype": str(dtype).removeprefix("torch.")}
-    identity["model"] = public_name(name)
-    return ImageToText(model, processor, identity, settings, batch_size)
-
-
-def _reading(name: str, load, *args, **kwargs):
-    """Calls `load`; what goes wrong in reading the checkpoint becomes a `ValueError` that names it."""
-    try:
-        return load(*args, **kwargs)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"cannot load a captioner from {name!r}: {error}") from error
+        raise pretrained.unusable("it has no processor of images and texts")
+    return ImageToText(pretrained, processor, settings, batch_size)

@@ -42,8 +42,10 @@ class ChatModel(Protocol):
 
     identity: dict
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, str | Failure]]:
-        """Yields position and reply as each is there, in any order, every position once.
+    def replies(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, str | Failure]]]:
+        """Yields the replies that are there, each with its position, in any order, every position once.
+
+        Who keeps them should have done so before asking for the next: only so much is under way that has not been handed over.
 
         Args:
             requests: may be made as they are looked up, which happens when their turn comes, and perhaps on another thread.

@@ -1,15 +1,11 @@
 """Finds the chat model that a name stands for."""
 
-from pathlib import Path
-
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import AutoProcessor, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from m2c.checkpoints import public_name
 from m2c.encoding import processes
-from m2c.retrieval.revisions import model_identity
+from m2c.retrieval.pretrained import Pretrained
 from m2c.retrieval.scenes import EDITOR_PATH
 
 from .chat import ChatModel
@@ -26,20 +22,20 @@ def load_chat(
     device: torch.device | str | None = None,
     revision: str | None = None,
 ) -> ChatModel:
-    """A chat model: of transformers, or on a server if there is one.
+    """A chat model: of transformers, or on a server if there is one. Weights are read when the first reply is to be written.
 
     Args:
         name: a repository of the Hub or a folder; `"scenes"` is the tiny editor that ships with this package. On a server, the
             name that the model has there.
         server: the URL of an OpenAI-compatible server, or the name of an inference provider, such as `"auto"`.
-        concurrency: requests at once, on a server.
+        concurrency: requests at once, on a server, of all processes together; at least one of each.
         batch_size: conversations at a time, without a server.
         dtype: of the weights; by default bfloat16 on a GPU and float32 on a CPU.
         device: by default the one that this process has.
-        revision: of the repository; by default the newest.
+        revision: of the repository: a branch, a tag or a commit; by default the newest.
 
     Raises:
-        ValueError: if there is no such model, it does not chat, or `server` is none.
+        ValueError: if there is no such model, it does not chat, `server` is none, or a server's model should have a revision.
 
     Example:
 
@@ -47,33 +43,19 @@ def load_chat(
     >>> from m2c.retrieval.chat import Request, load_chat
     >>> chat = load_chat("Qwen/Qwen3-4B-Instruct-2507")
     >>> chat = load_chat("Qwen/Qwen3-4B-Instruct-2507", server="http://localhost:8000/v1")
-    >>> for position, reply in chat.replies([Request([{"role": "user", "content": "Say hello."}])]):
+    >>> for replies in chat.replies([Request([{"role": "user", "content": "Say hello."}])]):
     ...     print(reply)
     ```
     """
     if server is not None:
-        return ServerChat(name, server, concurrency)
-    device = torch.device(device) if device is not None else processes().device
-    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    try:
-        return _load(name, batch_size, dtype, device, revision)
-    except (OSError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ValueError(f"cannot load a chat model from {name!r}: {error}") from error
-
-
-def _load(name: str, batch_size: int, dtype: torch.dtype, device: torch.device, revision: str | None) -> LocalChat:
-    if name.startswith((".", "/", "~")) and not Path(name).exists():
-        raise OSError("there is no such folder")
-    path = str(EDITOR_PATH) if name == "scenes" else name
-    config = AutoConfig.from_pretrained(path, revision=revision)
-    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    if not sees and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(f"{name!r} is a {config.model_type!r} model, which writes no text; choose a chat model")
-    processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(path, revision=revision)
+        if revision is not None:
+            raise ValueError(f"a server does not tell which revision of {name!r} it runs; leave the revision out")
+        return ServerChat(name, server, max(1, concurrency // processes().num_processes))
+    pretrained = Pretrained(name, "chat model", revision, EDITOR_PATH if name == "scenes" else None, dtype, device)
+    kind = pretrained.config.model_type
+    if not pretrained.sees and type(pretrained.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{name!r} is a {kind!r} model, which writes no text; choose a chat model")
+    processor = pretrained.read((AutoProcessor if pretrained.sees else AutoTokenizer).from_pretrained)
     if not processor.chat_template:
         raise ValueError(f"{name!r} has no chat template; choose a model that was tuned for conversations")
-    kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    model = kind.from_pretrained(path, revision=revision, dtype=dtype).to(device).eval()
-    weights = {**model_identity(path, config), "model": public_name(name)}
-    identity = {"kind": "transformers", **weights, "dtype": str(dtype).removeprefix("torch.")}
-    return LocalChat(model, processor, identity, batch_size)
+    return LocalChat(pretrained, processor, batch_size)

@@ -1,12 +1,14 @@
 """Chat models of transformers, with the weights here."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 
 import torch
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from m2c.retrieval.pretrained import Pretrained
 from m2c.retrieval.sampling import GumbelSampler
 
 from .chat import Failure, Request, content_parts, length_of, pictures_of
@@ -23,38 +25,38 @@ class LocalChat:
     request's seed. Of the model's own generation settings only the tokens that end a text are used.
 
     Args:
-        model: in eval mode, on its device.
+        pretrained: the model.
         processor: its tokenizer, or, of a model that takes pictures, its processor. Has a chat template.
-        identity: of the weights.
         batch_size: conversations at a time.
 
     Raises:
         ValueError: if the model names no token that ends a text.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: PreTrainedTokenizerBase | ProcessorMixin,
-        identity: dict,
-        batch_size: int = 16,
-    ):
-        self.model, self.processor, self.identity, self.batch_size = model, processor, identity, batch_size
+    def __init__(self, pretrained: Pretrained, processor: PreTrainedTokenizerBase | ProcessorMixin, batch_size: int = 16):
+        self.pretrained, self.processor, self.batch_size = pretrained, processor, batch_size
+        self.identity = pretrained.identity
         self.sees = isinstance(processor, ProcessorMixin)
         self.tokenizer = processor.tokenizer if self.sees else processor
         self.tokenizer.padding_side = "left"
-        self.ends = _ends_of_text(model.generation_config, self.tokenizer)
+        self.ends = _ends_of_text(pretrained.generation_config, self.tokenizer)
         if not self.ends:
             raise ValueError(
-                f"{identity['model']!r} names no token that ends a text; add eos_token_id to generation_config.json"
+                f"{self.identity['model']!r} names no token that ends a text; add eos_token_id to generation_config.json"
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.ends[0])
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.tokenizer.pad_token_id)
+        self.context = getattr(pretrained.config.get_text_config(), "max_position_embeddings", None)
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, str | Failure]]:
-        """See [`~m2c.retrieval.chat.ChatModel`].
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """Its weights are read when it is first asked for."""
+        model = self.pretrained.model
+        model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.tokenizer.pad_token_id)
+        return model
+
+    def replies(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, str | Failure]]]:
+        """See [`~m2c.retrieval.chat.ChatModel`]; a batch at a time.
 
         Raises:
             ValueError: if the model's chat template refuses a conversation, or there are pictures and it takes none.
@@ -63,7 +65,7 @@ class LocalChat:
         for start in range(0, len(requests), size):
             window = {position: requests[position] for position in range(start, min(start + size, len(requests)))}
             for batch in self._batches(window):
-                yield from zip(batch, self._replies([window[position] for position in batch]))
+                yield list(zip(batch, self._replies([window[position] for position in batch])))
 
     def _batches(self, requests: dict[int, Request]) -> Iterator[list[int]]:
         """Positions of requests with equally many pictures, those with the longest texts first."""

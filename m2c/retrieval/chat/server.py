@@ -6,13 +6,14 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import PurePath
-from queue import Empty, SimpleQueue
 
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 
 from .chat import Failure, Request
+from .hand_over import HandOver, before_the_end
 from .openai_messages import arguments, reply_of
 from .server_address import ServerAddress
 from .server_errors import LastingError, PassingError, RefusedRequest, error_of, nobody_listens
@@ -35,6 +36,8 @@ class ServerChat:
     What may pass is tried again with exponential back-off and jitter: status 408, 409, 425, 429 and 5xx, timeouts, lost
     connections, malformed answers. If the server says how long to wait, all wait.
 
+    No more replies than `concurrency` wait to be taken and kept: if the process is killed, no others are lost.
+
     The token is that of `OPENAI_API_KEY` for a URL and for OpenAI, and that of `HF_TOKEN` or `hf auth login` for the other
     providers and for endpoints of Hugging Face: neither goes where it does not belong.
 
@@ -55,53 +58,49 @@ class ServerChat:
         self.client = InferenceClient(
             base_url=self.address.url, provider=self.address.provider, token=self.address.token or "none", timeout=timeout
         )
-        # Of a server that was started on a folder, the model's name is a path there.
-        name = PurePath(model).name if PurePath(model).is_absolute() else model
-        self.identity = {"kind": "server", "model": name, "revision": None, "provider": self.address.provider}
+        self.identity = {"kind": "server", "model": _public_name(model), "revision": None, "provider": self.address.provider}
         self._slots = threading.BoundedSemaphore(concurrency)
         self._open_again = 0.0
         self._answers = self._unanswered = 0
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, str | Failure]]:
+    def replies(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, str | Failure]]]:
         """See [`~m2c.retrieval.chat.ChatModel`]. No call is started once the iterator is closed or has raised.
 
         Raises:
             ValueError: if the server refuses the token or does not know the model.
             OSError: if nobody listens there, the server is down, or it asks for a wait of more than ten minutes.
         """
-        todo, done, stop = SimpleQueue(), SimpleQueue(), threading.Event()
-        for position in range(len(requests)):
-            todo.put(position)
+        work = HandOver(requests)
         # Daemons, as an interrupted process should not wait for what it has asked.
         threads = [
-            threading.Thread(target=self._work, args=(requests, todo, done, stop), daemon=True)
-            for _ in range(min(self.concurrency, len(requests)))
+            threading.Thread(target=self._work, args=(work,), daemon=True) for _ in range(min(self.concurrency, len(requests)))
         ]
         for thread in threads:
             thread.start()
         try:
-            for _ in range(len(requests)):
-                position, reply = done.get()
-                if isinstance(reply, Exception):
-                    yield from _still_arriving(threads, done)
-                    raise reply
-                yield position, reply
+            left = len(requests)
+            while left:
+                replies = work.arrived()
+                if any(isinstance(reply, Exception) for _, reply in replies):
+                    work.end(len(threads))
+                    for thread in threads:
+                        thread.join()
+                    yield from before_the_end(replies + work.arrived_by_now())
+                yield replies
+                left -= len(replies)
+                work.kept(len(replies))
         finally:
-            stop.set()
+            work.end(len(threads))
 
-    def _work(self, requests: Sequence[Request], todo: SimpleQueue, done: SimpleQueue, stop: threading.Event) -> None:
-        while not stop.is_set():
+    def _work(self, work: HandOver) -> None:
+        while (position := work.next()) is not None:
             try:
-                position = todo.get_nowait()
-            except Empty:
-                return
-            try:
-                reply = self._ask(requests[position], stop)
+                reply = self._ask(work.requests[position], work.stop)
             except Exception as error:
-                stop.set()
+                work.stop.set()
                 reply = error
             if reply is not None:
-                done.put((position, reply))
+                work.hand_over(position, reply)
 
     def _ask(self, request: Request, stop: threading.Event) -> str | Failure | None:
         """Asks until there is a reply, or a reason why there is none; `None` if it was stopped before."""
@@ -176,11 +175,8 @@ class ServerChat:
         return Failure(f"no answer in {TRIES} tries, in the last one {error}")
 
 
-def _still_arriving(threads: list[threading.Thread], done: SimpleQueue) -> Iterator[tuple[int, str | Failure]]:
-    """Replies to what was asked before the end."""
-    for thread in threads:
-        thread.join()
-    while not done.empty():
-        position, reply = done.get()
-        if not isinstance(reply, Exception):
-            yield position, reply
+def _public_name(model: str) -> str:
+    """Of a server that was started on a folder, the model's name is a path there: its last part, and a hash of the whole."""
+    if not PurePath(model).is_absolute():
+        return model
+    return f"{PurePath(model).name}-{sha256(model.encode()).hexdigest()[:8]}"

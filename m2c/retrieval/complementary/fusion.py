@@ -82,7 +82,8 @@ def fusion_for(benchmark: str, weights: str | None = None, caption_feature: str 
 
     Args:
         benchmark: its name.
-        weights: another benchmark, whose preset is meant, or `"alpha,beta,gamma"`.
+        weights: another benchmark, whose preset is meant, or `"alpha,beta,gamma"`; numbers leave the caption feature as the
+            benchmark's preset has it.
         caption_feature: one of [`CAPTION_FEATURES`], instead of the preset's.
 
     Raises:
@@ -95,5 +96,5 @@ def fusion_for(benchmark: str, weights: str | None = None, caption_feature: str 
         except ValueError as error:
             known = ", ".join(PRESETS)
             raise ValueError(f"weights are {known}, or alpha,beta,gamma such as 0.6,0.4,0.2; not {weights!r}") from error
-        fusion = Fusion(alpha, beta, gamma)
+        fusion = Fusion(alpha, beta, gamma, PRESETS.get(benchmark, PRESETS["cirr"]).caption_feature)
     return fusion if caption_feature is None else replace(fusion, caption_feature=caption_feature)

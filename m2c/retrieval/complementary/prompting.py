@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-ADDED = ". And the photo should have {added}"
+ADDED = ". And the photo should have {added}."
 # The tokenizer of scenes knows no other words.
 BENCHMARK_ADDED = {"scenes": " and has {added}"}
 

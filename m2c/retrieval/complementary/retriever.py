@@ -1,6 +1,7 @@
 """Complementary retrieval in a gallery in memory."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 import torch
@@ -57,15 +58,21 @@ class ComplementaryRetriever(ComposedRetriever):
         )
 
     def _captions(self, pictures: Sequence[Picture]) -> list[list[str]]:
-        return self.writer.captions(lambda row: open_image(pictures[row]), [_digest(picture) for picture in pictures])
+        names = [_name(picture, number) for number, picture in enumerate(pictures)]
+        return self.writer.captions(lambda row: open_image(pictures[row]), [_digest(picture) for picture in pictures], names)
 
     def _encode_texts(self, texts: list[str]) -> torch.Tensor:
         return encode_texts(self.model, self.processor, texts, self.batch_size)
 
 
 def _digest(picture: Picture) -> str:
-    """SHA-256 of a file, as `m2c caption` and `m2c evaluate` know it, or of pixels that have none."""
-    if isinstance(picture, Image):
-        return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
-    with open(picture, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, as `m2c caption` and `m2c evaluate` know it, or of the pixels of what is none."""
+    if not isinstance(picture, Image) and os.path.isfile(picture):
+        with open(picture, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    upright = open_image(picture)
+    return hashlib.sha256(f"{upright.size} ".encode() + upright.tobytes()).hexdigest()
+
+
+def _name(picture: Picture, number: int) -> str:
+    return getattr(picture, "filename", "") or f"picture {number + 1}" if isinstance(picture, Image) else str(picture)

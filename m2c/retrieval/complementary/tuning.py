@@ -1,8 +1,10 @@
 """Weights of complementary retrieval learned from validation queries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tqdm.auto import tqdm
+
+from m2c.encoding import processes
 
 from .fusion import CAPTION_FEATURES, Fusion
 
@@ -22,9 +24,13 @@ def tune_fusion(score: Callable[[Fusion], float], has_captions: bool) -> tuple[F
     Returns:
         The weights and their score; of equal ones those with the least weight on captions of the gallery, which cost most.
     """
-    scores = {fusion: score(fusion) for fusion in tqdm(list(_grid(has_captions)), desc="tuning weights")}
+    scores = {fusion: score(fusion) for fusion in _progress(list(_grid(has_captions)))}
     best = max(scores, key=scores.get)  # the first of equal ones
     return best, scores[best]
+
+
+def _progress(grid: list[Fusion]) -> Iterable[Fusion]:
+    return tqdm(grid, desc="tuning weights", disable=not processes().is_main_process)
 
 
 def _grid(has_captions: bool) -> Iterator[Fusion]:

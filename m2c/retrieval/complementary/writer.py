@@ -40,6 +40,8 @@ class Writer:
         store: of texts.
         count: captions of an image.
         form: one of [`FORMS`].
+        objects: whether the editor is also asked for the objects that are new, as in the paper, which the composed query then
+            names.
         say: prints a line of progress.
 
     Raises:
@@ -51,6 +53,7 @@ class Writer:
     store: TextStore
     count: int = 15
     form: str = "each"
+    objects: bool = True
     say: Callable[[str], None] = print
 
     def __post_init__(self):
@@ -87,7 +90,7 @@ class Writer:
             ValueError: if no caption of a query could be edited, after all others are stored; the message names the first.
         """
         asked = [query for query, text in enumerate(modifications) if text.strip()]
-        edited, added = [list(own) for own in captions], ["" for _ in captions]
+        edited = [list(own) for own in captions]
         requests, owners = [], []
         for query in asked:
             versions = [tuple(captions[query])] if self.form == "joined" else [(one,) for one in captions[query]]
@@ -96,16 +99,18 @@ class Writer:
             edited[query] = []
         for query, reply in zip(owners, edit(self.store, self.editor, requests, EDITED_CAPTION, self.say)):
             edited[query] += [] if reply is None else [reply]
-        together = [EditRequest(tuple(captions[query]), modifications[query]) for query in asked]
-        replies = edit(self.store, self.editor, together, ADDED_OBJECTS, self.say)
-        for query, reply in zip(asked, replies):
-            added[query] = reply or ""
+        added = self._added(captions, modifications, asked if self.objects else [])
         _refuse_without(edited, modifications)
-        failed = {
-            "edited caption": len(requests) - sum(len(edited[query]) for query in asked),
-            "added objects": replies.count(None),
-        }
-        return Edits(edited, added, {kind: count for kind, count in failed.items() if count})
+        failed = {EDITED_CAPTION: len(requests) - sum(len(edited[query]) for query in asked), ADDED_OBJECTS: added.count(None)}
+        return Edits(edited, [phrase or "" for phrase in added], {kind: count for kind, count in failed.items() if count})
+
+    def _added(self, captions: Sequence[Sequence[str]], modifications: Sequence[str], asked: Sequence[int]) -> list[str | None]:
+        """For each query what is new in it; `""` for those that are not asked about, `None` where no reply can be used."""
+        added: list[str | None] = ["" for _ in captions]
+        requests = [EditRequest(tuple(captions[query]), modifications[query]) for query in asked]
+        for query, reply in zip(asked, edit(self.store, self.editor, requests, ADDED_OBJECTS, self.say)):
+            added[query] = reply
+        return added
 
 
 def _refuse_without(edited: list[list[str]], modifications: Sequence[str]) -> None:
@@ -113,5 +118,6 @@ def _refuse_without(edited: list[list[str]], modifications: Sequence[str]) -> No
     if empty:
         raise ValueError(
             f"{len(empty)} of {len(edited)} queries have no usable reply of the language model, the first for the modification "
-            f"{modifications[empty[0]]!r}; all others are stored. Run it again to ask for these alone, or choose another editor"
+            f"{modifications[empty[0]]!r}; all others are stored. Ask for these more often (--editor_tries), or choose another "
+            "editor"
         )

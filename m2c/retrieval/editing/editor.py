@@ -22,12 +22,22 @@ class Editor:
         benchmark: whose images they are; those without prompts of their own share the general ones.
         seed: of the replies to what is asked again.
         max_new_tokens: a reply that is longer has failed.
+        tries: how often it is asked for a text until a reply can be used. This decides whether there is a text, but not what it
+            says, so it is not part of the identity.
+
+    Raises:
+        ValueError: if `tries` is below 1.
     """
 
     chat: ChatModel
     benchmark: str
     seed: int = 0
     max_new_tokens: int = 128
+    tries: int = 4
+
+    def __post_init__(self):
+        if self.tries < 1:
+            raise ValueError(f"an editor is asked at least once, not {self.tries} times")
 
     @property
     def identity(self) -> dict:

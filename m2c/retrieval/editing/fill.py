@@ -8,16 +8,15 @@ from tqdm.auto import tqdm
 
 from m2c.encoding import processes
 from m2c.retrieval.chat import Failure, Request
-from m2c.retrieval.text_store import Text, TextStore, text_key
+from m2c.retrieval.failures import Failures
+from m2c.retrieval.text_store import Text, TextStore, share, text_key
 
 from .editor import Editor
 from .prompts import EditRequest, digest
 
 
-TRIES = 4
 # First replies in a row that cannot be used until it is clear that there is no use in going on.
 HOPELESS = 300
-NAMES_SHOWN = 3
 
 
 def edit(
@@ -25,7 +24,7 @@ def edit(
 ) -> list[str | None]:
     """Edits captions: what the store has is found there; the rest is asked for, on every process there is, and stored at once.
 
-    A reply that fails or cannot be used is asked for again, four times in all.
+    A reply that fails or cannot be used is asked for again, as often as the editor allows.
 
     Args:
         store: where replies are kept.
@@ -50,10 +49,10 @@ def edit(
         with tqdm(total=total, initial=total - len(missing), desc=kind, disable=not work.state.is_main_process) as work.bar:
             work.ask_all(missing)
         known = work.find()
-    if work.asked_again:
-        tell(f"{kind}: {work.asked_again:,} replies were asked for again")
-    if work.reasons:
-        tell(f"{kind}: {len(work.reasons):,} of {len(work.requests):,} have no usable reply: {work.named_failures()}")
+    if work.failures.asked_again:
+        tell(f"{kind}: {work.failures.asked_again:,} replies were asked for again")
+    if failed := [key for key in work.requests if key not in known]:
+        tell(f"{kind}: {len(failed):,} of {len(work.requests):,} have no usable reply: {work.failures.named(failed)}")
     return [known.get(key) for key in work.keys]
 
 
@@ -64,8 +63,7 @@ class _Work:
         self.prompt, self.generator = editor.prompt(kind), editor.generator(kind)
         self.keys = [text_key(kind, self.generator, self._source(request)) for request in requests]
         self.requests = dict(zip(self.keys, requests))
-        self.reasons: dict[str, str] = {}
-        self.asked_again = self.failed_in_a_row = 0
+        self.failures = Failures("replies", HOPELESS, "What was usable is stored; choose another editor")
 
     def find(self) -> dict[str, str]:
         return self.store.find(self.requests)
@@ -77,62 +75,43 @@ class _Work:
 
     def ask_all(self, missing: list[str]) -> None:
         """Asks for a share of the keys; then the processes tell each other what there is."""
-        share = missing[self.state.process_index :: self.state.num_processes]
+        left = missing[self.state.process_index :: self.state.num_processes]
         written = []
-        for attempt in range(TRIES):
-            self.reasons = {}
-            self.asked_again += len(share) if attempt else 0
-            written += self._ask(share, attempt)
-            share = list(self.reasons)
-            if not share:
+        for attempt in range(self.editor.tries):
+            self.failures.asked_again += len(left) if attempt else 0
+            usable = self._ask(left, attempt)
+            written += usable.values()
+            left = [key for key in left if key not in usable]
+            if not left:
                 break
-        self._share(written)
-
-    def named_failures(self) -> str:
-        first = "; ".join(f"{self._named(key)}: {reason}" for key, reason in list(self.reasons.items())[:NAMES_SHOWN])
-        return first + ("; ..." if len(self.reasons) > NAMES_SHOWN else "")
-
-    def _ask(self, keys: list[str], attempt: int) -> list[Text]:
-        """The usable replies; why others are not is in `reasons`."""
-        written = []
-        for position, reply in self.editor.chat.replies(_Requests(self, keys, attempt)):
-            key = keys[position]
-            text = self.editor.read(reply, self.kind)
-            if isinstance(text, Failure):
-                self.reasons[key] = text.reason
-                # Those that are asked again have failed before: a row of them says little.
-                self.failed_in_a_row += attempt == 0
-                self._check_hope(key)
-                continue
-            self.failed_in_a_row = 0
-            written.append(Text(self.kind, self.generator, self._source(self.requests[key]), text))
-            self.store.add(written[-1:])
-            self.bar.update()
-        return written
-
-    def _check_hope(self, key: str) -> None:
-        if self.failed_in_a_row == HOPELESS:
-            raise ValueError(
-                f"{HOPELESS} replies in a row cannot be used, the last of them for {self._named(key)}: {self.reasons[key]}. "
-                "What was usable is stored; choose another editor"
-            )
-
-    def _share(self, written: list[Text]) -> None:
-        for process, (texts, reasons, again) in enumerate(gather_object([(written, self.reasons, self.asked_again)])):
-            if process == self.state.process_index:
-                continue
-            self.reasons |= reasons
-            self.asked_again += again
-            # Already there, unless the process is on another machine with a disk of its own.
-            if self.state.is_local_main_process:
-                self.store.add(texts)
+        share(self.store, written)
+        self.failures.gather()
         self.state.wait_for_everyone()
+
+    def _ask(self, keys: list[str], attempt: int) -> dict[str, Text]:
+        """The usable replies; why others are not is among the failures."""
+        usable = {}
+        for replies in self.editor.chat.replies(_Requests(self, keys, attempt)):
+            read = {keys[position]: self.editor.read(reply, self.kind) for position, reply in replies}
+            texts = {key: self._text(key, text) for key, text in read.items() if not isinstance(text, Failure)}
+            # Before the next replies are asked for, so that none is lost if the process is killed.
+            self.store.add(texts.values())
+            self.bar.update(len(texts))
+            self._note({key: text for key, text in read.items() if key not in texts}, attempt, bool(texts))
+            usable |= texts
+        return usable
+
+    def _note(self, failures: dict[str, Failure], attempt: int, others_succeeded: bool) -> None:
+        if others_succeeded:
+            self.failures.succeeded()
+        for key, failure in failures.items():
+            self.failures.add(key, f"the modification {self.requests[key].modification!r}", failure.reason, attempt)
+
+    def _text(self, key: str, text: str) -> Text:
+        return Text(self.kind, self.generator, self._source(self.requests[key]), text)
 
     def _source(self, request: EditRequest) -> dict:
         return {**asdict(request), "captions": list(request.captions), "messages": digest(self.prompt.messages(request))}
-
-    def _named(self, key: str) -> str:
-        return f"the modification {self.requests[key].modification!r}"
 
 
 class _Requests(Sequence[Request]):

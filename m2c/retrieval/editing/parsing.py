@@ -23,17 +23,23 @@ _REFUSAL = re.compile(
     r"|(?:i|we) (?:cannot|can not|can't|could not|couldn't|do not|don't|apologi[sz]e)\b|as an? (?:ai|language model)\b",
     re.IGNORECASE,
 )
-_CHATTER = re.compile(r"(?:sure|certainly|of course|okay|ok|here is|here's|here are)\b", re.IGNORECASE)
+_CHATTER = re.compile(
+    r"(?:sure|certainly|of course|here is|here's|here are)\b|(?:okay|ok)\s*[,.!:]|(?:yes|no|n/a)[.!]?$", re.IGNORECASE
+)
 _PLACEHOLDER = re.compile(r"\[.*\]|<.*>|\{.*\}", re.DOTALL)
 _NOTHING = re.compile(
-    r"(?:nothing(?: is| was)?(?: new)?(?: added)?|none|no (?:new |added )?objects?(?: added)?|n/a)", re.IGNORECASE
+    r"(?:nothing|none|n/a|no (?:(?:new|added|other|additional) )*objects?)\b(?! (?:but|except|besides|other than)\b)",
+    re.IGNORECASE,
 )
+_BOLD = re.compile(r"(\*\*|__)(?!\s)((?:(?!\1).)+)(?<!\s)\1")
+_ITEM = re.compile(r"(?:[-*•]|\d{1,2}[.)])\s+")
 
 
 def parse(reply: str, kind: str) -> str | Failure:
     """The text in a reply.
 
-    What surrounds it without being part of it is taken off: thinking aloud, a label such as "Edited caption:", quotation marks.
+    What surrounds it without being part of it is taken off: thinking aloud, a label such as "Edited caption:", quotation marks,
+    marks of bold text and of a list.
 
     Args:
         reply: of the language model.
@@ -44,7 +50,7 @@ def parse(reply: str, kind: str) -> str | Failure:
     """
     # The full stop of a caption may end a sentence, that of a noun phrase does not belong to it.
     text = _unwrapped(reply, " ." if kind == ADDED_OBJECTS else "")
-    if kind == ADDED_OBJECTS and _NOTHING.fullmatch(text):
+    if kind == ADDED_OBJECTS and _NOTHING.match(text):
         return ""
     fault = _fault(text, LONGEST[kind])
     return " ".join(text.split()) if fault is None else Failure(f"{fault}: {_shown(reply)}")
@@ -56,6 +62,8 @@ def _unwrapped(text: str, ending: str) -> str:
         before = text
         text = _THOUGHT.split(text)[-1].strip().rstrip(ending)
         text = _unquoted(_LABEL.sub("", text, count=1) if _LABEL.match(text) else text)
+        text = _ITEM.sub("", text, count=1) if _ITEM.match(text) else text
+        text = bold[2] if (bold := _BOLD.fullmatch(text)) else text
     return text
 
 

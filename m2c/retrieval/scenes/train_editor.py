@@ -9,6 +9,7 @@ later, what it should reply comes from [`m2c.retrieval.scenes.edited_captions`].
 
 import argparse
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import torch
@@ -158,7 +159,7 @@ def evaluate(editor: Editor, count: int = 512) -> dict[str, float]:
         rng = seeded("editor", "held-out", name)
         items = [draw_conversation(rng, random_scene(rng), kind, captions, faults=False) for _ in range(count)]
         requests = [editor.ask(editor.prompt(kind).messages(item.request)) for item in items]
-        replies = editor.chat.replies(requests)
+        replies = chain.from_iterable(editor.chat.replies(requests))
         right = sum(editor.read(reply, kind) == editor.read(items[position].reply, kind) for position, reply in replies)
         figures[name] = round(right / count, 4)
     return figures

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from m2c.whole_files import PARTIAL, whole_file
 
 from .store import TextStore
-from .text import KINDS, Text, canonical
+from .text import ADDED_OBJECTS, KINDS, Text, canonical
 
 
 # What a text is imported from. Generator and source are JSON, as every model has settings of its own.
@@ -106,6 +106,9 @@ def _text(row: dict, place: str) -> Text:
         raise ValueError(f"{place} is damaged ({type(error).__name__}: {error}); nothing was imported") from error
     if not (has_form and is_its_key):
         raise ValueError(f"{place} is damaged: its key is not that of its kind, generator and source; nothing was imported")
+    # Of what is new, nothing may be.
+    if text.kind != ADDED_OBJECTS and not text.text.strip():
+        raise ValueError(f"{place} has an empty {text.kind}; nothing was imported")
     return text
 
 

@@ -35,7 +35,8 @@ class TextStore:
         OSError: if the database cannot be opened, read or written; so do all methods.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: str | Path):
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         with self._named_errors():
@@ -89,6 +90,15 @@ class TextStore:
             for _, kind_of_row, generator, source, text in rows:
                 yield Text(kind_of_row, json.loads(generator), json.loads(source), text)
             last = rows[-1][0]
+
+    def counts(self, kind: str, model: str) -> list[tuple[dict, int]]:
+        """The generators of one kind with the model of this name, and how many texts each has."""
+        query = """
+            SELECT content, count(*) FROM generators JOIN texts ON generator = generators.id
+            WHERE kind = ? AND model = ? GROUP BY generators.id
+        """
+        with self._named_errors():
+            return [(json.loads(content), count) for content, count in self.database.execute(query, (kind, model))]
 
     def _generator(self, kind: str, content: str, model: str) -> int:
         self.database.execute(

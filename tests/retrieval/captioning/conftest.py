@@ -14,11 +14,14 @@ from transformers import (
     BlipImageProcessorPil,
     BlipProcessor,
     GPT2Tokenizer,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
 )
 
 from m2c.retrieval.text_store import TextStore
 
-from ..chat.conftest import seeing_path  # noqa: F401
+from ..chat.conftest import chat_path, seeing_path  # noqa: F401
 
 
 WORDS = "a an the red green blue dog cat dress photo of with in on long short black white shirt tree".split()
@@ -62,12 +65,9 @@ def blip_path(tmp_path_factory) -> str:
     return _save(tmp_path_factory.mktemp("models") / "blip", model, processor)
 
 
-@pytest.fixture(scope="session")
-def blip2_path(tmp_path_factory) -> str:
-    """As Salesforce/blip2-opt-2.7b."""
-    torch.manual_seed(0)
+def _letters() -> GPT2Tokenizer:
     vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "\u0120", *"abcdefghijklmnopqrstuvwxyz", "\u010a"]
-    tokenizer = GPT2Tokenizer(
+    return GPT2Tokenizer(
         vocab={word: number for number, word in enumerate(vocabulary)},
         merges=[],
         bos_token="</s>",
@@ -76,8 +76,10 @@ def blip2_path(tmp_path_factory) -> str:
         unk_token="<unk>",
         add_bos_token=True,
     )
-    processor = Blip2Processor(BlipImageProcessorPil(size=SIZE), tokenizer, num_query_tokens=3)
-    text = {
+
+
+def _opt(tokenizer: GPT2Tokenizer) -> dict:
+    return {
         "model_type": "opt",
         "vocab_size": len(tokenizer),
         "ffn_dim": 24,
@@ -88,14 +90,39 @@ def blip2_path(tmp_path_factory) -> str:
         "pad_token_id": 1,
         **TEXT,
     }
+
+
+@pytest.fixture(scope="session")
+def blip2_path(tmp_path_factory) -> str:
+    """As Salesforce/blip2-opt-2.7b."""
+    torch.manual_seed(0)
+    tokenizer = _letters()
+    processor = Blip2Processor(BlipImageProcessorPil(size=SIZE), tokenizer, num_query_tokens=3)
     config = Blip2Config(
-        text_config=text,
+        text_config=_opt(tokenizer),
         vision_config=VISION,
         qformer_config={**TEXT, "encoder_hidden_size": 16, "vocab_size": 8},
         num_query_tokens=3,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     return _save(tmp_path_factory.mktemp("models") / "blip2", Blip2ForConditionalGeneration(config), processor)
+
+
+@pytest.fixture(scope="session")
+def instructblip_path(tmp_path_factory) -> str:
+    """As Salesforce/instructblip-vicuna-7b, with OPT."""
+    torch.manual_seed(0)
+    tokenizer, words = _letters(), BertTokenizer(vocab={word: number for number, word in enumerate(["[PAD]", "[UNK]", *WORDS])})
+    processor = InstructBlipProcessor(BlipImageProcessorPil(size=SIZE), tokenizer, words, num_query_tokens=3)
+    config = InstructBlipConfig(
+        text_config=_opt(tokenizer),
+        vision_config=VISION,
+        qformer_config={**TEXT, "encoder_hidden_size": 16, "vocab_size": len(words)},
+        num_query_tokens=3,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = InstructBlipForConditionalGeneration(config)
+    return _save(tmp_path_factory.mktemp("models") / "instructblip", model, processor)
 
 
 @pytest.fixture

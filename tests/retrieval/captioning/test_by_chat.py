@@ -20,13 +20,13 @@ class EchoingChat:
         self.identity = {"kind": "server", "model": "echo", "revision": None}
         self.fails, self.requests = fails, []
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, str | Failure]]:
+    def replies(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, str | Failure]]]:
         for position in reversed(range(len(requests))):
             request = requests[position]
             self.requests.append(request)
             image, text = request.messages[0]["content"]
             reply = f"  {image['image'].getpixel((0, 0))}\n {text['text']} {request.seed}\n"
-            yield position, Failure("refused") if self.fails(request.seed) else reply
+            yield [(position, Failure("refused") if self.fails(request.seed) else reply)]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -78,6 +79,33 @@ def test_a_picture_that_is_broken_is_named_and_the_others_are_stored(caption, im
     assert done.exit_code == 1 and "Traceback" not in done.output
     assert "error: 1 of 3 pictures have no caption: the image " in done.stderr and "broken.jpg cannot be read" in done.stderr
     assert len(texts_of(tmp_path / "cache")) == 8
+
+
+def test_captions_of_another_commit_are_named_and_found_by_pinning_it(run, images, blip_path, downloaded, tmp_path):
+    """Somebody edits a README on the Hub, which makes a new commit; the weights of the old one are nowhere any more."""
+    first, second = "a" * 40, "b" * 40
+    command = ["caption", images, "--captioner", "ana/blip", "--captions", 2, "--max_new_tokens", 8]
+    old = downloaded(blip_path, "ana/blip", first)
+    assert run(*command).exit_code == 0
+    written = texts_of(tmp_path / "cache")
+    (old / "model.safetensors").unlink()
+    downloaded(blip_path, "ana/blip", second)
+    pinned = run(*command, "--revision", first)
+    assert pinned.exit_code == 0 and "revision" not in pinned.stdout and "to write" not in pinned.stdout
+    assert texts_of(tmp_path / "cache") == written
+    newest = run(*command)
+    assert f"caption: 4 of ana/blip with these settings are from revision {first}, not {second}; " in newest.stdout
+    assert f"--revision {first} finds them" in newest.stdout and len(texts_of(tmp_path / "cache")) == 8
+
+
+def test_the_command_for_the_export_can_be_pasted(caption, run, images, tmp_path):
+    assert "--cache_dir" not in caption().stdout
+    moved, cache = images.rename(tmp_path / "my images"), tmp_path / "my cache"
+    done = run("caption", moved, "--captioner", "scenes", "--captions", 1, "--cache_dir", cache)
+    program, *arguments = shlex.split(done.stdout.splitlines()[-1])
+    assert program == "m2c"
+    arguments[arguments.index("captions.parquet")] = tmp_path / "captions.parquet"
+    assert run(*arguments).stdout.startswith("Wrote 2 texts"), done.output
 
 
 def test_what_cannot_be_is_one_line_before_any_work(run, images, caption, tmp_path):

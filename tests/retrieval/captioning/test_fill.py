@@ -127,9 +127,17 @@ def test_when_nothing_succeeds_any_more_it_ends(store, make_captioner, monkeypat
     digests = [f"p{number}" for number in range(100)]
     refused = frozenset((digest, n, attempt) for digest in digests[4:] for n in range(2) for attempt in range(3))
     captioner = make_captioner(refused=refused)
-    with pytest.raises(ValueError, match=r"7 captions in a row have failed, the last of them of p\d: no comment\. .*is stored"):
+    with pytest.raises(ValueError, match=r"7 pictures in a row have failed, the last of them p\d+: no comment\. .*is stored"):
         fill(store, captioner, digests, 2)
-    assert len(list(store.all())) == 8 and len(captioner.calls) <= 8 + 8
+    assert len(list(store.all())) == 8 and len(captioner.calls) <= 8 + 6 * 2 * 3 + 2 * 2
+
+
+def test_some_pictures_that_nobody_can_describe_do_not_end_it(store, make_captioner):
+    digests = [f"p{number}" for number in range(60)]
+    refused = frozenset((digest, n, attempt) for digest in digests[:10] for n in range(15) for attempt in range(asking.TRIES))
+    with pytest.raises(ValueError, match=r"10 of 60 pictures have no caption: .*The others are stored"):
+        fill(store, make_captioner(refused=refused), digests, 15)
+    assert len(list(store.all())) == 50 * 15
 
 
 def test_a_full_disk_ends_it_and_what_was_written_stays(store, make_captioner):

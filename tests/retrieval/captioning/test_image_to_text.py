@@ -1,3 +1,5 @@
+from math import inf, nan
+
 import pytest
 import torch
 from transformers.models.blip.modeling_blip import BlipVisionModel
@@ -108,7 +110,6 @@ def test_the_identity_tells_model_and_settings_and_no_path(path):
         "kind": "transformers",
         "model": name,
         "revision": 64,
-        "dtype": "float32",
         "temperature": 1.0,
         "top_p": 0.9,
         "seed": 0,
@@ -125,7 +126,27 @@ def test_a_caption_of_nothing_is_a_failure(blip_path, pictures):
     assert set(captions(captioner, pictures, range(2)).values()) == {Failure("an empty caption")}
 
 
-@pytest.mark.parametrize("settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": 0}])
+def test_instructblip_writes_with_a_prompt_and_is_refused_without(instructblip_path, pictures):
+    with pytest.raises(ValueError, match=r"/instructblip' needs --prompt .*, such as 'A short"):
+        load_captioner(instructblip_path, SHORT)
+    captioner = load_captioner(instructblip_path, CaptionSettings(max_new_tokens=8, prompt="a photo"))
+    together = captions(captioner, pictures, range(3))
+    assert len(set(together.values())) > 10
+    assert captions(captioner, {"c": pictures["c"]}, [2])["c", 2] == together["c", 2]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": -1.0},
+        {"temperature": nan},
+        {"temperature": inf},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_p": nan},
+        {"max_new_tokens": 0},
+    ],
+)
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings)) + ".*not"):
         CaptionSettings(**settings)

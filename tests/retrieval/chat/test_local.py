@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def asks(count: int = 12, **settings) -> list[Request]:
 
 def replies(chat, requests) -> list[str | Failure]:
     """In order; that each position comes once is checked."""
-    pairs = sorted(chat.replies(requests), key=lambda pair: pair[0])
+    pairs = sorted(chain.from_iterable(chat.replies(requests)), key=lambda pair: pair[0])
     assert [position for position, _ in pairs] == list(range(len(requests)))
     return [reply for _, reply in pairs]
 
@@ -184,14 +185,14 @@ def test_a_model_without_a_padding_token_is_padded_all_the_same(chat_path, tmp_p
 
 def test_the_identity_is_what_decides_a_reply_and_tells_no_path(chat_path, tmp_path):
     identity = load_chat(chat_path).identity
-    assert (identity["kind"], identity["model"], identity["dtype"]) == ("transformers", "tiny-chat", "float32")
+    assert {**identity, "revision": len(identity["revision"])} == {"kind": "transformers", "model": "tiny-chat", "revision": 64}
     assert str(Path(chat_path).parent) not in json.dumps(identity)
     template = Path(chat_path, "chat_template.jinja").read_text()
     same, other = tmp_path / "same" / "tiny-chat", tmp_path / "other" / "tiny-chat"
     assert load_chat(copied(chat_path, same, template)).identity == identity
     assert load_chat(copied(chat_path, other, template + "Well,")).identity["revision"] != identity["revision"]
     half = load_chat(chat_path, dtype=torch.bfloat16)
-    assert half.identity == {**identity, "dtype": "bfloat16"}
+    assert half.identity == identity, "who has another device finds the same texts"
     assert half.model.dtype == torch.bfloat16
     assert len(replies(half, asks())) == 12
 
@@ -213,12 +214,23 @@ def test_what_does_not_chat_is_named(clip_path, chat_path, tmp_path):
         load_chat("org/model")
 
 
+def test_the_weights_are_missed_when_something_is_asked(chat_path, downloaded):
+    downloaded(chat_path, "ana/chat", "a" * 40)
+    whole = load_chat("ana/chat")
+    downloaded(chat_path, "ana/chat", "b" * 40, without_weights=True)
+    newest, pinned = load_chat("ana/chat"), load_chat("ana/chat", revision="a" * 40)
+    assert whole.identity == pinned.identity == {**newest.identity, "revision": "a" * 40}
+    assert replies(pinned, asks(3)) == replies(load_chat(chat_path), asks(3))
+    with pytest.raises(ValueError, match=r"cannot load a chat model from 'ana/chat': .*model\.safetensors"):
+        list(newest.replies(asks(3)))
+
+
 def test_damaged_weights_are_named(chat_path, tmp_path):
     path = copied(chat_path, tmp_path / "damaged", Path(chat_path, "chat_template.jinja").read_text())
     weights = Path(path, "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot load a chat model from"):
-        load_chat(path)
+        list(load_chat(path).replies(asks()))
 
 
 def picture(n: int) -> Image.Image:

@@ -3,12 +3,14 @@ import io
 import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -38,7 +40,7 @@ def asks(count: int) -> list[Request]:
 
 def collected(chat, requests) -> dict[int, str | Failure]:
     """Replies by position; that no position comes twice is checked."""
-    pairs = list(chat.replies(requests))
+    pairs = list(itertools.chain.from_iterable(chat.replies(requests)))
     replies = dict(pairs)
     assert len(replies) == len(pairs) == len(requests)
     return replies
@@ -56,11 +58,18 @@ def test_each_request_gets_its_own_reply_and_concurrency_stays_under_its_limit(c
     assert 1 < chat_server.most_at_once <= 5
 
 
+@pytest.mark.parametrize(("processes", "expected"), [(1, 8), (3, 2), (20, 1)])
+def test_the_limit_is_that_of_all_processes_together(chat_server, monkeypatch, processes, expected):
+    monkeypatch.setattr("m2c.retrieval.chat.load.processes", lambda: SimpleNamespace(num_processes=processes))
+    assert load_chat("tiny", chat_server.url, concurrency=8).concurrency == expected
+
+
 def test_iterators_of_one_model_share_the_limit(chat_server):
     chat_server.plan(Slow(0.1), times=12)
     chat = load_chat("tiny", chat_server.url, concurrency=3)
     first, second = chat.replies(asks(6)), chat.replies(asks(6))
-    assert dict(pair for pairs in itertools.zip_longest(first, second) for pair in pairs) == right(6)
+    together = [pair for groups in itertools.zip_longest(first, second, fillvalue=[]) for group in groups for pair in group]
+    assert len(together) == 12 and dict(together) == right(6)
     assert 1 < chat_server.most_at_once <= 3
 
 
@@ -230,8 +239,8 @@ def test_replies_that_are_under_way_arrive_before_the_end(chat_server):
     chat_server.plan(Status(401), text="question 003")
     replies = []
     with pytest.raises(ValueError, match="status 401"):
-        for reply in load_chat("tiny", chat_server.url, concurrency=4).replies(asks(30)):
-            replies.append(reply)
+        for group in load_chat("tiny", chat_server.url, concurrency=4).replies(asks(30)):
+            replies += group
     asked = {n for n in range(30) for call in chat_server.calls if f"question {n:03}" in call.text}
     assert dict(replies) == {n: right(30)[n] for n in asked - {3}} != {}
 
@@ -252,8 +261,8 @@ def test_a_server_that_went_away_ends_early(monkeypatch):
         collected(chat, asks(3))
     replies = []
     with pytest.raises(OSError, match=r"answered none of 2\d requests in a row"):
-        for _, reply in chat.replies(asks(500)):
-            replies.append(reply)
+        for group in chat.replies(asks(500)):
+            replies += [reply for _, reply in group]
     assert len(replies) < 30
     assert all(isinstance(reply, Failure) and "lost connection" in reply.reason for reply in replies)
 
@@ -290,7 +299,7 @@ from m2c.retrieval.chat import Request, load_chat
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
 requests = [Request([{"role": "user", "content": str(n)}]) for n in range(1000)]
 try:
-    for position, reply in load_chat("tiny", sys.argv[1], concurrency=3).replies(requests):
+    for replies in load_chat("tiny", sys.argv[1], concurrency=3).replies(requests):
         os.kill(os.getpid(), signal.SIGINT)
 except KeyboardInterrupt:
     sys.exit(77)
@@ -309,6 +318,15 @@ def test_an_interrupt_ends_the_process_though_calls_are_under_way(chat_server):
     assert time.monotonic() - chat_server.calls[-1].time < 60
 
 
+def test_nobody_runs_ahead_of_who_keeps_the_replies(chat_server):
+    kept = 0
+    for group in load_chat("tiny", chat_server.url, concurrency=3).replies(asks(30)):
+        time.sleep(0.02)
+        assert len(chat_server.calls) <= kept + 3
+        kept += len(group)
+    assert kept == 30
+
+
 def test_requests_are_looked_up_when_their_turn_comes(chat_server):
     calls_before = {}
 
@@ -320,7 +338,7 @@ def test_requests_are_looked_up_when_their_turn_comes(chat_server):
             calls_before[position] = len(chat_server.calls)
             return asks(50)[position]
 
-    assert len(list(load_chat("tiny", chat_server.url, concurrency=2).replies(Lazily()))) == 50
+    assert len(collected(load_chat("tiny", chat_server.url, concurrency=2), Lazily())) == 50
     # The other thread may not have sent yet what it has looked up.
     assert all(calls >= position - 1 for position, calls in calls_before.items())
 
@@ -363,7 +381,9 @@ def test_the_identity_names_the_model_and_not_where_it_is(chat_server):
     identity = load_chat("org/model", chat_server.url).identity
     assert identity == load_chat("org/model", "http://another-host:1/v1").identity
     assert identity == {"kind": "server", "model": "org/model", "revision": None, "provider": None}
-    assert load_chat("/data/somebody/weights", chat_server.url).identity["model"] == "weights"
+    one, other = (load_chat(f"/data/{run}/final", chat_server.url).identity["model"] for run in ("exp1", "exp2"))
+    assert re.fullmatch(r"final-[0-9a-f]{8}", one) and re.fullmatch(r"final-[0-9a-f]{8}", other) and one != other
+    assert load_chat("/data/exp1/final", "http://another-host:1/v1").identity["model"] == one
 
 
 def test_the_provider_is_part_of_the_identity(monkeypatch):

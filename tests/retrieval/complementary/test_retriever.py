@@ -1,5 +1,8 @@
+import hashlib
+
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
 from m2c.checkpoints import load_model, load_processor
@@ -67,8 +70,23 @@ def test_a_gallery_without_weight_for_captions_is_not_captioned(make_retriever, 
 
 
 def test_captions_of_a_file_are_those_of_m2c_caption(make_retriever, pictures, captioner, tmp_path):
-    import hashlib
-
     pictures[0].save(tmp_path / "a.png")
     make_retriever().add([tmp_path / "a.png"], ["a"])
     assert {digest for digest, _ in captioner.asked} == {hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()}
+
+
+def test_pictures_that_look_alike_are_one_and_others_are_not(make_retriever, captioner):
+    red = Image.new("P", (8, 8))
+    red.putpalette([255, 0, 0])
+    blue = red.copy()
+    blue.putpalette([0, 0, 255])
+    make_retriever().add([red, blue, red.convert("RGB")], ["red", "blue", "red again"])
+    assert len({digest for digest, _ in captioner.asked}) == 2
+
+
+def test_no_queries_no_answers_and_a_missing_file_is_named(make_retriever, pictures, tmp_path):
+    retriever = make_retriever()
+    retriever.add(pictures, NAMES)
+    assert retriever.search([], []) == []
+    with pytest.raises(ValueError, match=r"missing\.png cannot be read"):
+        retriever.search([tmp_path / "missing.png"], ["is red"])

@@ -29,6 +29,13 @@ def test_a_blank_modification_asks_no_language_model(make_writer):
     assert (edits.edited, edits.added, writer.editor.chat.asked) == (CAPTIONS, ["", ""], [])
 
 
+def test_new_objects_are_asked_for_if_they_are_wanted(make_writer):
+    writer = make_writer(objects=False)
+    edits = writer.edits(CAPTIONS, ["is red", "is big"])
+    assert edits.added == ["", ""] and len(writer.editor.chat.asked) == 4
+    assert make_writer().edits(CAPTIONS, ["is red", "is big"]).edited == edits.edited
+
+
 def test_replies_that_cannot_be_used_are_counted_and_never_replaced(make_writer):
     writer = make_writer(lambda text: None if "one cat" in text else "a text")
     edits = writer.edits(CAPTIONS, ["is red", "is big"])

@@ -13,10 +13,10 @@ class ScriptedChat:
         self.identity = {"kind": "transformers", "model": name, "revision": None}
         self.asked: list[Request] = []
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, str | Failure]]:
+    def replies(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, str | Failure]]]:
         for position in reversed(range(len(requests))):
             self.asked.append(requests[position])
-            yield position, self.script(requests[position])
+            yield [(position, self.script(requests[position]))]
 
 
 def last_turn(request: Request) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from m2c.retrieval.chat import Failure
 from m2c.retrieval.editing import Editor, EditRequest, edit
-from m2c.retrieval.editing.fill import HOPELESS, TRIES
+from m2c.retrieval.editing.fill import HOPELESS
 from m2c.retrieval.text_store import ADDED_OBJECTS, EDITED_CAPTION, TextStore
 
 from .scripted_chat import ScriptedChat, last_turn
@@ -74,9 +74,15 @@ def test_an_unusable_reply_is_asked_for_again_and_never_replaced(store, unusable
     texts = edit(store, Editor(chat, "general"), REQUESTS, EDITED_CAPTION, lines.append)
     assert texts == [None if number == 5 else f"{number} dogs" for number in range(12)]
     tries = [[(r.seed, r.temperature) for r in chat.asked if number_of(r) == number] for number in (3, 5, 7)]
-    assert tries == [[(0, 0), (1, 0.7), (2, 0.7)], [(n, 0.7 if n else 0) for n in range(TRIES)], [(0, 0)]]
+    assert tries == [[(0, 0), (1, 0.7), (2, 0.7)], [(n, 0.7 if n else 0) for n in range(4)], [(0, 0)]]
     assert lines[1] == "edited caption: 5 replies were asked for again"
     assert lines[2].startswith("edited caption: 1 of 12 have no usable reply: the modification 'make it 5 dogs': ")
+
+    patient = ScriptedChat(lambda request: unusable if request.seed < 6 else dogs(request))
+    texts = edit(
+        TextStore(store.path.with_name("other")), Editor(patient, "general", tries=7), REQUESTS[:1], EDITED_CAPTION, silent
+    )
+    assert texts == ["0 dogs"] and [r.seed for r in patient.asked] == list(range(7))
 
     again = ScriptedChat(dogs)
     assert edit(store, Editor(again, "general"), REQUESTS, EDITED_CAPTION, silent)[5] == "5 dogs"
@@ -93,7 +99,7 @@ def test_nothing_added_is_a_reply_as_any_other(store):
 def test_a_model_that_never_gets_it_right_is_given_up(store):
     requests = [EditRequest((f"a dog on chair {number}",), "more") for number in range(HOPELESS + 50)]
     chat = ScriptedChat(lambda request: dogs(request) if number_of(request) > HOPELESS + 40 else "I am sorry")
-    with pytest.raises(ValueError, match=f"{HOPELESS} replies in a row cannot be used.*refusal.*choose another editor"):
+    with pytest.raises(ValueError, match=f"{HOPELESS} replies in a row have failed.*refusal.*choose another editor"):
         edit(store, Editor(chat, "cirr"), requests, EDITED_CAPTION, silent)
     assert len(chat.asked) == HOPELESS + 9 and len(list(store.all())) == 9
 

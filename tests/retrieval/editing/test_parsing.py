@@ -26,6 +26,9 @@ from m2c.retrieval.text_store import ADDED_OBJECTS, EDITED_CAPTION
         "<think>The dress\nis blue.\n</think>\n\na red dress",
         "It is blue now.</think>a red dress",
         "a red\u00a0dress",
+        "**a red dress**",
+        "1. a red dress",
+        "- **a red dress**",
     ],
 )
 def test_what_surrounds_a_caption_is_taken_off(reply):
@@ -45,6 +48,10 @@ def test_what_surrounds_a_caption_is_taken_off(reply):
         "一条红色的长裙",
         "surely the longest dress",
         "a bridge from here to there",
+        "OK sign on a wall",
+        "no dog, but a cat",
+        "3 dogs and **two** cats",
+        "**one** and **two**",
     ],
 )
 def test_a_caption_stays_as_it_is(reply):
@@ -70,6 +77,9 @@ def test_a_caption_stays_as_it_is(reply):
         ("Sure! Here is the edited caption: a red dress", "chatter"),
         ("Here's the caption you asked for: a red dress", "chatter"),
         ("Certainly, a red dress", "chatter"),
+        ("Ok: a red dress", "chatter"),
+        ("Yes.", "chatter"),
+        ("N/A", "chatter"),
         ("a red dress\n\nI changed the colour.", "several lines"),
         ("- a red dress\n- a long dress", "several lines"),
         ("a red\u2028dress", "several lines"),
@@ -99,6 +109,10 @@ def test_what_is_no_caption_is_refused(reply, reason):
         ("No new objects", ""),
         ("Nothing is added.", ""),
         ("nothing but a hat", "nothing but a hat"),
+        ("No new objects are added.", ""),
+        ("Nothing else", ""),
+        ("None, only the color changes", ""),
+        ("a no-entry sign", "a no-entry sign"),
     ],
 )
 def test_added_objects_may_be_nothing(reply, objects):

@@ -81,7 +81,8 @@ hostile = st.text(st.characters(exclude_categories=()), max_size=30)
 def test_hostile_texts_survive_the_round_trip(make_store, tmp_path_factory, text, prompt, suffix):
     folder = tmp_path_factory.mktemp("hostile")
     store, other = TextStore(folder / "a.sqlite"), TextStore(folder / "b.sqlite")
-    store.add([Text(CAPTION, {"model": "m", "prompt": prompt}, {"image": text, "number": 0}, text)])
+    # Of nothing new the text is empty; a caption would be refused.
+    store.add([Text(ADDED_OBJECTS, {"model": "m", "prompt": prompt}, {"image": text, "number": 0}, text)])
     export_texts(store, folder / f"texts.{suffix}")
     assert import_texts(other, folder / f"texts.{suffix}") == (1, 0)
     assert list(other.all()) == list(store.all())
@@ -165,6 +166,7 @@ DAMAGES = {
     "no text": {"text": None},
     "a number": {"text": 3},
     "too deep": {"source": "[" * 100_000},
+    "an empty caption": {"text": " \n"},
 }
 
 

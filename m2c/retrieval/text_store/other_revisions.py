@@ -1,0 +1,25 @@
+"""Texts that the same model wrote, but at another revision."""
+
+from collections.abc import Callable
+
+from .store import TextStore
+
+
+def say_other_revisions(store: TextStore, kind: str, generator: dict, option: str, say: Callable[[str], None]) -> None:
+    """Says which other revisions wrote texts with the same settings, and how to have those instead of new ones.
+
+    Args:
+        store: where texts are.
+        kind: of the texts.
+        generator: the one that is asked.
+        option: that chooses the revision.
+        say: prints a line.
+    """
+    own = generator.get("revision")
+    for other, count in store.counts(kind, generator["model"]):
+        revision = other.get("revision")
+        if revision != own and {**other, "revision": own} == generator:
+            say(
+                f"{kind}: {count:,} of {generator['model']} with these settings are from revision {revision}, not {own}; "
+                f"{option} {revision} finds them (of a folder, the files that it had)"
+            )
