@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from m2c.retrieval.top_k import top_k
+
 
 def tie_order(size: int) -> torch.LongTensor:
     """A fixed shuffle of `size` gallery positions: of equal scores the one that comes first here ranks first.
@@ -49,23 +51,6 @@ def rank_gallery(
             scores[torch.arange(len(scores)), columns[start : start + rows]] = -torch.inf
         rankings.append(shuffle[top_k(scores, min(k, len(gallery)))])
     return torch.cat(rankings)
-
-
-def top_k(scores: torch.Tensor, k: int) -> torch.LongTensor:
-    """The columns of the `k` highest scores in each row, best first; of equal scores the lower column comes first.
-
-    Args:
-        scores (`torch.Tensor` of shape `(rows, columns)`).
-        k: at most `columns`.
-    """
-    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=-1)
-    # Where the next score equals the last one that counts, topk took any of the equals.
-    crowded = (values[:, k - 1] == values[:, -1]) if values.shape[1] > k else torch.zeros(len(scores), dtype=torch.bool)
-    columns = columns[:, :k].sort(dim=-1).values
-    columns = columns.gather(1, scores.gather(1, columns).argsort(dim=-1, descending=True, stable=True))
-    for row in crowded.nonzero()[:, 0]:
-        columns[row] = scores[row].argsort(descending=True, stable=True)[:k]
-    return columns
 
 
 def rank_subsets(

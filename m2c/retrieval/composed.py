@@ -8,9 +8,10 @@ import torch
 from PIL.Image import Image
 
 from m2c.encoding import encode_images, encode_queries
-from m2c.evaluation.metrics import top_k
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
+
+from .top_k import top_k
 
 
 Picture = str | Path | Image

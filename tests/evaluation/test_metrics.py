@@ -11,7 +11,6 @@ from m2c.evaluation.metrics import (
     rank_subsets,
     recall_at_k,
     tie_order,
-    top_k,
 )
 
 
@@ -81,16 +80,6 @@ def test_subset_ties_favour_no_place():
 def brute_force_ranking(scores: list[float], order: list[int], excluded: int | None = None) -> list[int]:
     """From the definition: the best first, equals by the fixed shuffle."""
     return sorted((i for i in range(len(scores)) if i != excluded), key=lambda i: (-scores[i], order.index(i)))
-
-
-# Few different values, so that most rankings hold ties. One-dimensional features: a cosine is the sign, a score the number.
-SCORES = st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=9, max_size=9), min_size=1, max_size=4)
-
-
-@given(SCORES, st.integers(1, 9))
-def test_top_k_is_a_stable_sort(rows, k):
-    expected = [brute_force_ranking(row, list(range(9)))[:k] for row in rows]
-    assert top_k(torch.tensor(rows), k).tolist() == expected
 
 
 @given(st.data())

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from m2c.cli import app
 from m2c.quickstart.complementary import parts
-from m2c.quickstart.experiment import Settings, quickstart
+from m2c.quickstart.experiment import QUICK, Settings, quickstart
 from m2c.retrieval.complementary import Fusion
 from m2c.training.features.shards import FeatureShards
 
@@ -116,6 +116,15 @@ def test_with_a_captioner_and_a_language_model(tmp_path):
     first, second = report["complementary"].values()
     assert first["f1"] == second["f1"], "what does not depend on the model"
     assert "| f1 + f2 + f3, captioned gallery |" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_written_helps_a_mapper_and_stage_2(tmp_path):
+    report = quickstart(tmp_path / "out", QUICK, method="cvsi", say=lambda _: None)
+    alone, written = report["rows"], report["complementary"]
+    everything = "f1 + f2 + f3, captioned gallery"
+    assert written["M2C stage 2"][everything]["R@1"] >= alone["M2C stage 2"]["R@1"] + 5
+    assert written["mapper only"][everything]["R@1"] >= alone["mapper only (Pic2Word)"]["R@1"] + 10
 
 
 @pytest.mark.parametrize("weights", [(0.6, 0.4), (0.2, 0.5), (0.0, 1.0)])
