@@ -11,6 +11,7 @@ from .dataset_folder import DatasetFolder, read_dataset_folder
 from .model_card import OUR_TAG, PIPELINE_TAG
 from .publishable import publishable
 from .rendering import render
+from .signature import sign
 
 
 TAGS = ["composed-image-retrieval", OUR_TAG]
@@ -42,7 +43,7 @@ def render_dataset_card(
         configs=_configs(data),
     )
     text = render("dataset_card.md", data=data, repo_id=repo_id, licence=licence, source=publishable(source))
-    return DatasetCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
+    return DatasetCard(sign(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
 
 
 def write_dataset_card(

@@ -1,4 +1,6 @@
-"""The licence of the CLIP underneath, as far as it is known."""
+"""The licence of the CLIP underneath and of pictures, as far as they are known."""
+
+from collections.abc import Sequence
 
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HTTPError
@@ -42,3 +44,9 @@ def is_on_hub(name: str | None) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def licence_of_pictures(datasets: Sequence[str]) -> str | None:
+    """That of the pictures which a run on these data sets left. It is known of drawn scenes alone, as a licence of weights says
+    nothing of photographs."""
+    return SHIPPED["scenes"] if datasets and set(datasets) == {"scenes"} else None

@@ -9,9 +9,10 @@ from m2c.whole_files import write_whole
 
 from .entries import model_index
 from .evaluations import RECORDS, read_evaluations
-from .licences import is_on_hub, licence_of
+from .licences import is_on_hub, licence_of, licence_of_pictures
 from .rendering import render
 from .repository import METHODS, Repository, read_repository
+from .signature import sign
 
 
 # By it a repository of ours is known.
@@ -21,7 +22,9 @@ TAGS = ["composed-image-retrieval", "zero-shot", "clip", OUR_TAG]
 PIPELINE_TAG = "image-feature-extraction"
 
 
-def render_card(folder: str | Path, repo_id: str | None = None, licence: str | None = None) -> ModelCard:
+def render_card(
+    folder: str | Path, repo_id: str | None = None, licence: str | None = None, pictures_licence: str | None = None
+) -> ModelCard:
     """The card of a folder with a model, of any kind: what stage 1 or 2 wrote, an adapter alone, merged or converted weights.
 
     All that it says is read from the folder: configuration, `training.json` or `conversion.json`, the records that
@@ -33,6 +36,8 @@ def render_card(folder: str | Path, repo_id: str | None = None, licence: str | N
         repo_id: where it will be published; `None` for a card that stays in its folder.
         licence: of the repository, by its Hub identifier (`"apache-2.0"`). By default that of the CLIP underneath, if it is
             known (see [`licence_of`]) and nothing was converted; else the card calls it not stated.
+        pictures_licence: of the pictures in it. By default that of drawn scenes, if nothing else was trained on; else the card
+            calls it not stated.
 
     Raises:
         ValueError: if there is no model in the folder, a record is damaged, or `repo_id` is no name of a repository.
@@ -56,6 +61,7 @@ def render_card(folder: str | Path, repo_id: str | None = None, licence: str | N
         repo_id=repo_id,
         licence=licence,
         is_inherited=is_inherited,
+        pictures_licence=pictures_licence or licence_of_pictures(model.datasets),
         clip_licence=clip_licence,
         evaluations=evaluations,
         record_path=lambda evaluation: f"{RECORDS}/{evaluation.name}.json",
@@ -63,13 +69,15 @@ def render_card(folder: str | Path, repo_id: str | None = None, licence: str | N
         vision=model.config.get("vision_config") or {},
         text=model.config.get("text_config") or {},
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+    return ModelCard(sign(f"---\n{data.to_yaml()}\n---\n\n{text}"))
 
 
-def write_card(folder: str | Path, repo_id: str | None = None, licence: str | None = None) -> Path:
+def write_card(
+    folder: str | Path, repo_id: str | None = None, licence: str | None = None, pictures_licence: str | None = None
+) -> Path:
     """Writes [`render_card`] to `README.md` in the folder, and returns its path. Raises as it does."""
     path = Path(folder, "README.md")
-    write_whole(path, str(render_card(folder, repo_id, licence)))
+    write_whole(path, str(render_card(folder, repo_id, licence, pictures_licence)))
     return path
 
 

@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Features, Image
 
+from m2c.data.benchmarks.files import check_bytes
+
 
 METADATA = "metadata.jsonl"
 IMAGE = "file_name"
@@ -53,7 +55,8 @@ def read_image_folder_split(path: Path, pattern: str) -> Split:
 
 
 def read_parquet_split(paths: Iterable[Path], pattern: str) -> Split:
-    """Of parquet files as `datasets` writes them. Raises `ValueError` if one is damaged, or has no pictures in it."""
+    """Of parquet files as `datasets` writes them. Raises `ValueError` if one of them or of the pictures in them is damaged, or
+    one has no pictures in it."""
     split = Split(pattern)
     for path in paths:
         try:
@@ -77,13 +80,20 @@ def _add_parquet(split: Split, path: Path) -> None:
             words = pc.utf8_trim_whitespace(pc.fill_null(batch.column(0).cast(pa.large_string()), ""))
             split.blank[name] = split.blank.get(name, 0) + pc.sum(pc.equal(words, "")).as_py()
     for name in sorted(images):
-        missing = sum(_without_bytes(batch.column(0)) for batch in file.iter_batches(batch_size=100, columns=[name]))
-        if missing:
+        parts = [_look_at(batch.column(0)) for batch in file.iter_batches(batch_size=100, columns=[name])]
+        if missing := sum(missing for missing, _ in parts):
             raise ValueError(
                 f"{path} names {missing} pictures of column {name!r} that it does not hold; write the data set with "
                 "save_to_disk instead, which takes them in"
             )
+        if reasons := [reason for _, reasons in parts for reason in reasons]:
+            raise ValueError(
+                f"{path} holds {len(reasons)} pictures of column {name!r} that cannot be read; of the first one: {reasons[0]}"
+            )
 
 
-def _without_bytes(pictures: pa.StructArray) -> int:
-    return pc.sum(pc.and_(pc.is_valid(pictures), pc.is_null(pictures.field("bytes")))).as_py() or 0
+def _look_at(pictures: pa.StructArray) -> tuple[int, list[str]]:
+    """How many pictures have no bytes, and what is wrong with those that have."""
+    held = [picture["bytes"] for picture in pictures.to_pylist() if picture is not None]
+    reasons = [check_bytes(data) for data in held if data is not None]
+    return held.count(None), [reason for reason in reasons if reason]

@@ -1,6 +1,7 @@
 """Tiny models and benchmarks made on the spot; nothing here needs a network."""
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -268,6 +269,16 @@ def tower(monkeypatch) -> VisionTower:
 
     monkeypatch.setattr(CLIPVisionModel, "forward", counted)
     return tower
+
+
+@pytest.fixture(scope="session")
+def write_json():
+    def write(path: Path, content) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """mteb, as a client that knows nothing of this package, measures what `m2c evaluate` measures."""
 
+import re
+from pathlib import Path
+
 import pytest
 from datasets import Dataset
 
@@ -13,7 +16,6 @@ sentence_transformers = pytest.importorskip("sentence_transformers")
 
 from mteb.abstasks.retrieval import AbsTaskRetrieval  # noqa: E402
 from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
-from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper  # noqa: E402
 
 
 class ComposedScenes(AbsTaskRetrieval):
@@ -75,12 +77,18 @@ def retriever(tmp_path_factory) -> str:
     return str(folder)
 
 
+def block_about_mteb() -> str:
+    """From the documentation, as mteb takes what it does not know for text only."""
+    text = Path(__file__).parents[1].joinpath("docs", "sharing.md").read_text(encoding="utf-8")
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "mteb" in code]
+    return block
+
+
 def test_mteb_gives_the_recall_of_m2c_evaluate(retriever, tmp_path):
     benchmark = load_scenes(num_queries=40)
-    encoder = sentence_transformers.SentenceTransformer(retriever, trust_remote_code=True)
-    encoder = SentenceTransformerEncoderWrapper(encoder)
-    encoder.mteb_model_meta.modalities = ["text", "image"]  # mteb takes what it does not know for text only
-    result = mteb.evaluate(encoder, ComposedScenes(benchmark), cache=None, encode_kwargs={"batch_size": 16})
+    names = {"encoder": sentence_transformers.SentenceTransformer(retriever, trust_remote_code=True)}
+    exec(block_about_mteb(), names)
+    result = mteb.evaluate(names["model"], ComposedScenes(benchmark), cache=None, encode_kwargs={"batch_size": 16})
     theirs = result.task_results[0].scores["test"][0]
     ours = evaluate(retriever, [benchmark], Options(cache_dir=tmp_path), say=lambda _: None).record["figures"]
     assert 0 < ours["R@10"] < 100

@@ -6,19 +6,24 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub_cards.publishable import publishable
-from m2c.data.picture_files import SUFFIXES as PICTURE_SUFFIXES
+from hub_cards.publishable import names_path, names_path_of_machine
+from m2c.data import picture_files
 
+from .hidden_texts import hidden_texts, holds_words
 from .secrets import find_secrets, without_secrets
-from .tables import texts_in_parquet
 
 
 # These should be texts; of all else texts are what can be read as one.
 TEXTS = {".csv", ".json", ".jsonl", ".md", ".py", ".txt", ".yaml", ".yml"}
+# Rows of data, in which people may have written whatever they like.
+ROWS = {".csv", ".jsonl", ".tsv"}
+# In these, only what stands in quotes is text.
+QUOTED = {".jsonl", ".py"}
 # Words of a tokenizer may begin with a slash.
 VOCABULARIES = {"merges.txt", "tokenizer.json", "vocab.json"}
 # Drawn from figures, so nobody's picture.
 PLOTS = {"learning_curves.png"}
+PICTURES = picture_files.SUFFIXES | picture_files.UNREADABLE_SUFFIXES
 # Any bytes may stand at their beginning, and nothing in them is executed.
 DATA = {".arrow", ".parquet", ".safetensors"}
 # What torch.save and pickle write: a zip archive, or the mark of a pickle's protocol.
@@ -28,27 +33,27 @@ JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 REMEDY = "write what it stands for"
 
 
-def refuse_problems(staged: Path, folder: Path | str, licence: str | None) -> None:
+def refuse_problems(staged: Path, folder: Path | str, pictures_licence: str | None) -> None:
     """Raises `ValueError` with all of [`find_problems`] in what is to be sent of `folder`."""
-    if problems := find_problems(staged, licence):
+    if problems := find_problems(staged, pictures_licence):
         raise ValueError("\n- ".join([f"{folder} must not be published as it is:", *problems]))
 
 
-def find_problems(folder: Path, licence: str | None) -> list[str]:
+def find_problems(folder: Path, pictures_licence: str | None) -> list[str]:
     """Reasons not to publish the files of a folder, each on a line with the file's name and the remedy.
 
     A secret is never repeated, whether it is in a file or in the name of one.
 
     Args:
         folder: holds no links.
-        licence: under which the pictures in it are published, `None` if nobody named one.
+        pictures_licence: under which the pictures in it are published, `None` if nobody named one.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = [f"{path.relative_to(folder)} {problem}" for path in paths for problem in _of_file(path)]
-    pictures = [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES and path.name not in PLOTS]
-    if pictures and not licence:
+    pictures = [path for path in paths if path.suffix.lower() in PICTURES and path.name not in PLOTS]
+    if pictures and not pictures_licence:
         first = pictures[0].relative_to(folder)
-        remedy = "name theirs with --licence, or remove the pictures"
+        remedy = "name theirs with --pictures-licence, or remove the pictures"
         found.append(f"{first}, one of {len(pictures)} pictures, has no licence of its own; {remedy}")
     return [" ".join(without_secrets(line).split()) for line in found]
 
@@ -58,16 +63,16 @@ def _of_file(path: Path) -> Iterator[str]:
     if suffix in PICKLE_SUFFIXES or _starts_as_pickle(path):
         yield "is a pickle, or looks like one, and runs code when it is loaded; save it as safetensors, or remove it"
     secrets = find_secrets(_bytes(path.name)) + _secrets_in(path)
-    if suffix == ".parquet":
+    if suffix in (".parquet", ".safetensors"):
         try:
-            columns = list(_of_table(path))
+            parts = list(_of_parts(path))
         except ValueError:
-            yield "is no complete parquet file; write it anew"
+            yield f"is no complete {suffix[1:]} file; write it anew"
         else:
-            secrets += [secret for _, found, _ in columns for secret in found]
-            if named := sorted({column for column, _, has_path in columns if has_path}):
-                yield f"names a path of one machine in column {', '.join(named)}; {REMEDY}"
-    elif suffix not in DATA | PICTURE_SUFFIXES:
+            secrets += [secret for _, found, _ in parts for secret in found]
+            if named := sorted({place for place, _, has_path in parts if has_path}):
+                yield f"names a path of one machine in {', '.join(named)}; {REMEDY}"
+    elif suffix not in DATA | picture_files.SUFFIXES:
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError:
@@ -80,10 +85,20 @@ def _of_file(path: Path) -> Iterator[str]:
         yield f"holds what looks like {', '.join(sorted(set(secrets)))}; remove it, and revoke it if others may have seen it"
 
 
-def _of_table(path: Path) -> Iterator[tuple[str, list[str], bool]]:
-    """For each part of a column of texts its name, kinds of secrets in it, and whether a path of this machine is."""
-    for column, texts in texts_in_parquet(path):
-        yield column, find_secrets(_bytes("\n".join(texts))), any(publishable(text) != text for text in texts)
+def _of_parts(path: Path) -> Iterator[tuple[str, list[str], bool]]:
+    """For each part of a binary file its place, kinds of secrets in it, and whether a path of one machine is."""
+    for place, values in hidden_texts(path):
+        contents = [value if isinstance(value, bytes) else _bytes(value) for value in values]
+        has_path = names_path_of_machine if holds_words(place) else names_path
+        yield place, find_secrets(b"\n".join(contents)), any(has_path(_decoded(content)) for content in contents)
+
+
+def _decoded(content: bytes) -> str:
+    """Nothing of what is no text, such as a picture."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _starts_as_pickle(path: Path) -> bool:
@@ -101,17 +116,17 @@ def _secrets_in(path: Path) -> list[str]:
 def _paths_in(path: Path, lines: list[str]) -> Iterator[str]:
     if path.name in VOCABULARIES:
         return
-    is_code = path.suffix.lower() == ".py"
-    numbers = [number for number, line in enumerate(lines, 1) if _names_path(line, is_code)]
+    numbers = [number for number, line in enumerate(lines, 1) if _names_path(line, path.suffix.lower())]
     if numbers:
         yield f"names a path of one machine in line {', '.join(map(str, numbers[:3]))}; {REMEDY}"
 
 
-def _names_path(line: str, is_code: bool) -> bool:
+def _names_path(line: str, suffix: str) -> bool:
+    has_path = names_path_of_machine if suffix in ROWS else names_path
     # What stands in quotes may be a path as a whole, or a text that names one. So may a line, with a space before it as it is
-    # no path itself; but in code slashes mean much else.
-    texts = [] if is_code else [f" {line}"]
-    return any(publishable(text) != text for text in (*texts, *_unescaped(line)))
+    # no path itself.
+    texts = [] if suffix in QUOTED else [f" {line}"]
+    return any(map(has_path, (*texts, *_unescaped(line))))
 
 
 def _unescaped(line: str) -> Iterator[str]:

@@ -7,11 +7,13 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
+from m2c.data import picture_files
+
 from .sending import readable
 
 
 # Nothing writes into these after they are staged.
-LARGE = {".arrow", ".jpeg", ".jpg", ".parquet", ".png", ".safetensors"}
+LARGE = {".arrow", ".parquet", ".safetensors", *picture_files.SUFFIXES}
 
 
 def files_of(folder: Path, skipped: tuple[str, ...]) -> list[Path]:

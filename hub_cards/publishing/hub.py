@@ -7,12 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelInfo, RepoCard, SpaceInfo
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetInfo,
+    HfApi,
+    ModelInfo,
+    RepoCard,
+    SpaceInfo,
+    hf_hub_url,
+)
 from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, get_session
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+)
 
 from hub_cards.model_card import OUR_TAG
+from hub_cards.signature import is_handwritten
 
 from .failures import OVERTAKEN, failing_as, status_of
 
@@ -20,6 +37,7 @@ from .failures import OVERTAKEN, failing_as, status_of
 RepoType = Literal["model", "dataset", "space"]
 # Every repository has this file from the Hub.
 GIT_ATTRIBUTES = ".gitattributes"
+CARD = "README.md"
 # Seconds without a sign of the Hub, and before a second attempt.
 PATIENCE = 100.0
 PAUSE = 5.0
@@ -53,11 +71,13 @@ class Present:
         head: its last commit; `None` where there is no repository.
         files: their names.
         is_ours: whether its card says that it was made with this package.
+        is_card_handwritten: whether somebody wrote that card, or changed it.
     """
 
     head: str | None = None
     files: frozenset[str] = frozenset()
     is_ours: bool = True
+    is_card_handwritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,13 +106,14 @@ def look_up(destination: Destination) -> Present:
         if destination.private and not info.private:
             raise OSError(f"{repo_id} is there already, and public; publish without --private, or under another name")
         files = frozenset(api.list_repo_files(repo_id, repo_type=destination.repo_type, revision=info.sha)) - {GIT_ATTRIBUTES}
-    return Present(info.sha, files, OUR_TAG in (info.tags or []))
+        is_card_handwritten = CARD in files and is_handwritten(_read(destination, CARD, info.sha))
+    return Present(info.sha, files, OUR_TAG in (info.tags or []), is_card_handwritten)
 
 
 def check_card(folder: Path, destination: Destination) -> None:
     """Raises `OSError` if the Hub refuses the metadata of the card, which it tells before there is a repository."""
     with failing_as(_title(destination), destination.repo_id, AGAIN), _patience():
-        RepoCard.load(folder / "README.md").validate(destination.repo_type)
+        RepoCard.load(folder / CARD).validate(destination.repo_type)
 
 
 def send(folder: Path, destination: Destination, present: Present, message: str) -> Published:
@@ -182,6 +203,13 @@ def _differing(api: HfApi, folder: Path, destination: Destination, revision: str
 def _information(api: HfApi, destination: Destination) -> ModelInfo | DatasetInfo | SpaceInfo:
     # This call of the client goes past the patience of its session.
     return api.repo_info(destination.repo_id, repo_type=destination.repo_type, timeout=PATIENCE)
+
+
+def _read(destination: Destination, name: str, revision: str) -> str:
+    address = hf_hub_url(destination.repo_id, name, repo_type=destination.repo_type, revision=revision)
+    response = get_session().get(address, headers=build_hf_headers())
+    hf_raise_for_status(response)
+    return response.content.decode("utf-8", "replace")
 
 
 def _address(api: HfApi, destination: Destination) -> str:

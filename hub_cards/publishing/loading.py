@@ -1,4 +1,4 @@
-"""Loads a retriever as a stranger does: in a fresh process that does not have this package."""
+"""Loads a retriever as a stranger does, in a fresh process that does not have this package; and a data set."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from .secrets import without_secrets
 
 
-STRANGER = Path(__file__).with_name("stranger.py")
+STRANGER, READER = (Path(__file__).with_name(name) for name in ("stranger.py", "reader.py"))
 # Seconds that a fresh process may take, with all that it downloads.
 LONGEST = 4 * 3600.0
 
@@ -32,18 +32,38 @@ def probe(name: str | Path, revision: str | None = None, is_adapter: bool = Fals
     """
     of_processor = {} if revision is None else {"revision": revision}
     of_model = {"adapter_kwargs": of_processor} if is_adapter else of_processor
-    name = str(Path(name).resolve()) if os.path.isdir(name) else str(name)
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "features.safetensors")
-        arguments = ["-P", str(STRANGER), name, json.dumps(of_model), json.dumps(of_processor), str(output)]
-        # Not in the working directory, where a folder may have the name of the repository.
-        if reason := why_it_fails(arguments, Path(folder)):
-            raise ValueError(f"{name} does not load in a fresh process: {reason}")
+        output = _load(STRANGER, name, [json.dumps(of_model), json.dumps(of_processor)], Path(folder))
         features = load_file(output)
     broken = [kind for kind, tensor in features.items() if not tensor.isfinite().all()]
     if broken:
         raise ValueError(f"{name} gives features that are not finite ({', '.join(broken)}); is the checkpoint whole?")
     return features
+
+
+def probe_rows(name: str | Path, revision: str | None = None) -> dict[str, dict[str, dict]]:
+    """What `load_dataset` gives of a data set: for each configuration and split the number of `rows` and the `columns`, by name
+    with their kinds.
+
+    Args:
+        name: a folder, or a repository of the Hub.
+        revision: of the repository.
+
+    Raises:
+        ValueError: if it does not load in a fresh process.
+    """
+    arguments = {} if revision is None else {"revision": revision}
+    with tempfile.TemporaryDirectory() as folder:
+        return json.loads(_load(READER, name, [json.dumps(arguments)], Path(folder)).read_text())
+
+
+def _load(script: Path, name: str | Path, arguments: list[str], folder: Path) -> Path:
+    """Runs one of the scripts in a folder, and returns what it wrote there."""
+    name, output = str(Path(name).resolve()) if os.path.isdir(name) else str(name), folder / "output"
+    # Not in the working directory, where a folder may have the name of the repository.
+    if reason := why_it_fails(["-P", str(script), name, *arguments, str(output)], folder):
+        raise ValueError(f"{name} does not load in a fresh process: {reason}")
+    return output
 
 
 def why_it_fails(arguments: list[str], folder: Path, **variables: str) -> str | None:

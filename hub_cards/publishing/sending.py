@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from .hub import Destination, Present, Published, check_card, differing_files, look_up, names_in, send
+from .hub import CARD, Destination, Present, Published, check_card, differing_files, look_up, names_in, send
 
 
 # The Hub takes no more in one commit.
@@ -20,7 +20,7 @@ def send_checked(
         folder: all that the repository will hold, with its card.
         destination: where to.
         say: prints a line of progress.
-        replace: also if the repository holds files that were not published with this package.
+        replace: also if the repository holds files that were not published with this package, or a card that somebody changed.
         dry_run: stop before anything is sent; the Hub is only asked.
 
     Returns:
@@ -76,11 +76,17 @@ def _say_removals(folder: Path, present: Present, say: Callable[[str], None]) ->
 
 
 def _refuse(folder: Path, destination: Destination, present: Present, replace: bool) -> None:
-    # A pull request replaces nothing before it is merged; and a card alone is what one begins with.
-    if not (replace or destination.create_pr or present.is_ours) and present.files - {"README.md"}:
+    # A pull request replaces nothing before it is merged.
+    is_careful = not (replace or destination.create_pr)
+    if is_careful and not present.is_ours and present.files - {CARD}:
         raise ValueError(
             f"{destination.repo_id} holds files that were not published with m2c, and would be replaced. Publish under another "
             "name, or add --replace"
+        )
+    if is_careful and present.is_card_handwritten:
+        raise ValueError(
+            f"the card of {destination.repo_id} was written or changed by hand, and would be replaced. Keep what it says "
+            "elsewhere, and add --replace"
         )
     changed = len(names_in(folder) | present.files)
     if changed > MOST_FILES:

@@ -55,6 +55,7 @@ def stage_model(
     base: str | None = None,
     licence: str | None = None,
     results: Results = NO_RESULTS,
+    pictures_licence: str | None = None,
 ) -> None:
     """Writes into `target` what is to be published of a model, with its figures and its card.
 
@@ -67,6 +68,7 @@ def stage_model(
         base: for an adapter alone: the repository of the stage-1 model that it was trained on.
         licence: of the repository, by its Hub identifier.
         results: further records.
+        pictures_licence: of the pictures in it.
 
     Raises:
         ValueError: if the folder holds links, no retriever with its processor, or not what the form needs; if an adapter's base
@@ -86,7 +88,7 @@ def stage_model(
         copy([path for path in paths if path.parts[0] in kept], folder, target)
     write_results(target, [read_evaluation(path) for path in results.paths], results.datasets)
     write_entries(target, repo_id)
-    write_card(target, repo_id, licence)
+    write_card(target, repo_id, licence, pictures_licence)
 
 
 def name_itself_as_base(target: Path, repo_id: str) -> None:

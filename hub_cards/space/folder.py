@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from hub_cards.licences import SHIPPED, is_on_hub
 from hub_cards.publishing.failures import failing_as
 from hub_cards.rendering import render
+from hub_cards.signature import sign
 from m2c.checkpoints import is_m2c, load_model, load_processor, public_name
 from modeling_m2c.pipeline_m2c import ComposedImageRetrievalPipeline
 
@@ -103,7 +104,7 @@ def _card(model: str, pictures: int, licence: str, gradio: str) -> SpaceCard:
         tags=["composed-image-retrieval", "m2c"],
     )
     text = render("space_card.md", model=model, pictures=pictures, licence=licence, gradio=gradio)
-    return SpaceCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+    return SpaceCard(sign(f"---\n{data.to_yaml()}\n---\n\n{text}"))
 
 
 def _write(path: Path, text: str) -> None:

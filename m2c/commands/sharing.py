@@ -1,5 +1,9 @@
 """`m2c publish` and `m2c publish-space`."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +43,8 @@ def publish(
         bool, typer.Option("--create-pr", help="As a pull request, which changes nothing until it is merged.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also if the repository holds files that were not published with m2c.")
+        bool,
+        typer.Option("--replace", help="Also files that were not published with m2c, and a card that was changed by hand."),
     ] = False,
     dry_run: DryRun = False,
     licence: Annotated[
@@ -47,7 +52,16 @@ def publish(
         typer.Option(
             "--licence",
             "--license",
-            help="As the Hub names it, such as apache-2.0. Data sets need one, and pictures that are not drawn scenes.",
+            help="Of the repository, as the Hub names it: apache-2.0. Data sets need one.",
+            show_default=False,
+        ),
+    ] = None,
+    pictures_licence: Annotated[
+        str | None,
+        typer.Option(
+            "--pictures-licence",
+            "--pictures-license",
+            help="Of the pictures that go with a model; drawn scenes need none.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +72,7 @@ def publish(
     """Share a model or a data set on the Hugging Face Hub, with a card written from its records, after checks.
 
     Refuses pickles, secrets, paths of this machine, and pictures without a licence. Sends all as one commit, which also removes
-    what is there, but not here; then compares what is there with what was sent, and loads the model from there. Log in first:
+    what is there, but not here; then compares what is there with what was sent, and loads it from there. Log in first:
     hf auth login
 
     For example: m2c publish m2c-quickstart/model you/m2c-scenes
@@ -72,16 +86,10 @@ def publish(
         fail("--adapter-only and --merge exclude each other", 1)
     form = "adapter" if adapter_only else "merged" if merge else "as it is"
     logging.disable_progress_bar()  # of reading and writing files here; those of the upload stay
-    try:
+    with _ending("interrupted; nothing is half published, and the same command goes on from there"):
         measured = Results(tuple(results or ()), _pairs(results_dataset or [], "--results-dataset"))
-        options = Options(private, form, base, measured, create_pr, replace, dry_run, licence, source)
+        options = Options(private, form, base, measured, create_pr, replace, dry_run, licence, pictures_licence, source)
         run(folder, repository, options, lambda text: typer.echo(without_secrets(text)))
-    except (ValueError, OSError) as error:
-        typer.echo(err=True)  # a bar of an upload may end where the cursor is
-        fail(without_secrets(str(error)), 1)
-    except KeyboardInterrupt:
-        typer.echo(err=True)
-        fail("interrupted; nothing is half published, and the same command goes on from there", 130)
 
 
 def publish_space(
@@ -100,7 +108,8 @@ def publish_space(
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="If the Space is new, only you can see it.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also if the Space holds files that were not published with m2c.")
+        bool,
+        typer.Option("--replace", help="Also files that were not published with m2c, and a card that was changed by hand."),
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -122,21 +131,33 @@ def publish_space(
     if (repository is None) == (output is None):
         fail("name either a repository of the Hub, or a folder with --output", 1)
     logging.disable_progress_bar()
-    try:
+    with _ending("interrupted; nothing was written, and nothing is half published"):
         pictures = space.read_gallery(gallery, licence)
         if repository is not None:
             space.publish_space(model, repository, pictures, private, replace, dry_run, say)
         else:
             space.make_space(model, pictures, output, say)
             typer.echo(f"Wrote {output}. To try it: python {output / 'app.py'}")
-    except ModuleNotFoundError as error:
+
+
+@contextmanager
+def _ending(interrupted: str) -> Iterator[None]:
+    """How both commands end that cannot go on: what was foreseen is one line, all else a traceback; no secret is in either."""
+    from hub_cards.publishing import without_secrets
+
+    try:
+        yield
+    except PackageNotFoundError as error:
         fail(f"{error}; pip install gradio, which is the extra m2c[demo]", 1)
     except (ValueError, OSError) as error:
         typer.echo(err=True)  # a bar of an upload may end where the cursor is
         fail(without_secrets(str(error)), 1)
     except KeyboardInterrupt:
         typer.echo(err=True)
-        fail("interrupted; nothing was written, and nothing is half published", 130)
+        fail(interrupted, 130)
+    except Exception:
+        typer.echo(without_secrets(traceback.format_exc()), err=True)
+        fail("this should not happen; please report it, with the lines above", 1)
 
 
 def _pairs(texts: list[str], option: str) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# Pictures too, which Pillow does not open by itself.
+UNREADABLE_SUFFIXES = {".heic", ".heif", ".svg"}
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:

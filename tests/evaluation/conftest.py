@@ -1,6 +1,5 @@
 """Benchmarks in the layout of their owners, drawn on the spot."""
 
-import json
 import random
 from pathlib import Path
 
@@ -11,16 +10,6 @@ from m2c.cli import app
 
 
 CIRR_NAMES = [f"dev-{number}-0-img{number % 2}" for number in range(54)]
-
-
-@pytest.fixture
-def write_json():
-    def write(path: Path, content) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
-
-    return write
 
 
 @pytest.fixture

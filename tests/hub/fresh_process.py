@@ -91,7 +91,7 @@ class HubClient:
         """Runs `python ARGUMENTS`, however it ends."""
         self.home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=self.environment(), cwd=self.home, timeout=600)
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment(), cwd=self.home, timeout=1800)
 
     def session(self, *calls: partial) -> list[Outcome]:
         """Makes the calls one after the other in one fresh process, whatever becomes of each.

@@ -57,16 +57,6 @@ def record_of_training():
 
 
 @pytest.fixture(scope="session")
-def write_json():
-    def write(path: Path, content) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
-
-    return write
-
-
-@pytest.fixture(scope="session")
 def folders(tmp_path_factory, record_of_training, write_json) -> dict[str, Path]:
     """A folder of each kind, in a place that no card may name."""
     place = tmp_path_factory.mktemp("private")

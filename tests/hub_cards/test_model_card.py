@@ -189,6 +189,9 @@ def test_pictures_that_are_there(copy_of):
     for name in ("retrieval.png", "learning_curves.png"):
         (folder / name).write_bytes(b"")
         assert f"]({name})" in render_card(folder).text
+    assert row(render_card(folder).text, "licence of the pictures") == "not stated"
+    text = render_card(folder, licence="mit", pictures_licence="cc-by-4.0").text
+    assert row(text, "licence of the pictures") == "`cc-by-4.0`" and row(text, "licence of this repository") == "`mit`"
 
 
 def test_written_beside_the_model(copy_of):

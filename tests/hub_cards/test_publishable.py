@@ -2,12 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_cards.publishable import publishable
+from hub_cards.publishable import names_path, names_path_of_machine, publishable
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ def test_paths_shrink(value, expected):
         "openai/clip-vit-large-patch14",
         "https://huggingface.co/you/model/blob/main/record.json",
         "see https://arxiv.org/abs/2504.17990",
+        "https://shop.example/cat?back=/women/tops/red (or s3://bucket/women=/tops/red)",
         "a photo of * that {text}",
         "black and/or white, 1/2 inch",
         "evaluation/cirr-val.json",
@@ -53,6 +55,54 @@ def test_paths_shrink(value, expected):
 )
 def test_other_values_stay(value):
     assert publishable(value) == value and type(publishable(value)) is type(value)
+
+
+# What people write about pictures; the folders are none of any machine.
+WORDS = [
+    "a /b/c",
+    "/b/c",
+    "men's w/ 3/4 sleeve /top",
+    "in blue /green /red/ or (/pink/)",
+    "/s/ is longer than /that/one/",
+    "/run for it",
+    r"is \alpha\beta times as big",
+    "C: a cup, D:/x/y",
+    "see https://shop.example/home/user/top.jpg, or [here](https://x.example/a,b?to=/tmp/red)",
+    "//cdn.example/pictures/1.png",
+    "~/~ / \\ //",
+    "\0/a/b",
+    f"/{'long' * 100}/b",
+]
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_words_of_people_name_no_path(text):
+    assert not names_path_of_machine(text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/home/me/pairs",
+        "/Users/me/my pairs/red.png",
+        "/root/pairs",
+        "/mnt/disk/pairs",
+        "/data/pairs",
+        "~/pairs/red.png",
+        r"C:\Users\me\pairs",
+        r"E:\pairs\red.png",
+        "C:/Users/me/pairs",
+        r"\\server\share\pairs",
+        "file:///home/me/pairs",
+    ],
+)
+def test_paths_of_machines_are_known_among_words(path, tmp_path):
+    """Those of most machines, and of this one: below whatever lies at its root."""
+    for place in (path, str(tmp_path / "red.png"), f"{Path.cwd()}/red.png"):
+        assert names_path_of_machine(place) and names_path(place)
+        if " " not in place:
+            assert names_path_of_machine(f"a red dress, from {place}")
+    assert names_path("/nowhere/x.png") and not names_path_of_machine("/nowhere/x.png")
 
 
 FOLDER = st.text(st.characters(categories=("L", "N")), min_size=2, max_size=8)

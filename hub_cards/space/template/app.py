@@ -13,6 +13,11 @@ TITLE = "Search with a picture and words"
 HELP = "Give a reference picture and say what should change: you get pictures that look like it *after* that change."
 CLICK = "Click one to make it the reference."
 # Those of the reader's own system: nothing is fetched from elsewhere.
+# On a telephone four columns are wider than the screen; and a small picture is to be seen too.
+CSS = """
+@media (max-width: 640px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
+.image-frame img { width: 100%; height: 100%; object-fit: contain; }
+"""
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
@@ -70,7 +75,7 @@ def build(searcher: Searcher, examples: list[dict]) -> gr.Blocks:
 def main() -> None:
     settings = read_settings(FOLDER)
     searcher = load_searcher(FOLDER, settings["model"], settings["revision"])
-    build(searcher, settings["examples"]).launch(theme=THEME, allowed_paths=[str(GALLERY)])
+    build(searcher, settings["examples"]).launch(theme=THEME, css=CSS, allowed_paths=[str(GALLERY)])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Tiny benchmarks in the layouts of the real ones, with invented sentences and images drawn on the spot."""
 
 import io
-import json
 import os
 from pathlib import Path
 
@@ -49,16 +48,6 @@ def draw():
         return path
 
     return draw
-
-
-@pytest.fixture
-def write_json():
-    def write(path: Path, content) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
-
-    return write
 
 
 @pytest.fixture

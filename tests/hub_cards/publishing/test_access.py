@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 
+from hub_cards import render_card
+
 from .user_code import publish
 
 
@@ -23,6 +25,13 @@ REFUSED = {
     "unknown licence": ("ana", ["ana/new", "--licence", "mine"], '"license\\" must be one of'),
     "unknown licence, dry": ("ana", ["ana/new", "--licence", "mine", "--dry-run"], '"license\\" must be one of'),
     "made otherwise": ("ana", ["ana/model"], "ana/model holds files that were not published with m2c, and would be replaced."),
+    "changed by hand": (
+        "ana",
+        ["ana/changed"],
+        "the card of ana/changed was written or changed by hand, and would be replaced.",
+    ),
+    "changed by hand, dry": ("ana", ["ana/changed", "--dry-run"], "Keep what it says elsewhere, and add --replace"),
+    "a card of one's own": ("ana", ["ana/own"], "the card of ana/own was written or changed by hand"),
     "made otherwise, dry": ("ana", ["ana/model", "--dry-run"], "Publish under another name, or add --replace"),
 }
 ALLOWED = {
@@ -31,7 +40,9 @@ ALLOWED = {
         ["ana/model", "--replace", "--dry-run"],
         "What is there, but not here, is removed:\n  old.txt\nThis was",
     ),
-    "a card alone": ("ana", ["ana/card"], "Published: "),
+    "a card without words": ("ana", ["ana/card"], "Published: "),
+    "a card of one's own, replaced": ("ana", ["ana/own", "--replace"], "Published: "),
+    "changed by hand, proposed": ("ben", ["ana/changed", "--create-pr"], "Published: "),
     "dry run": ("ana", ["ana/dry", "--dry-run"], "This was a dry run: nothing was sent"),
     "private": ("ana", ["ana/private", "--private"], "Published: "),
     "private again": ("ana", ["ana/private", "--private"], "All of it is there already."),
@@ -40,9 +51,12 @@ ALLOWED = {
 
 
 @pytest.fixture(scope="module")
-def old(hub) -> str:
+def old(hub, folders) -> str:
     """The commit at which `ana/model` is."""
     hub.publish("ana/card", {"README.md": b"---\nlicense: mit\n---\n"})
+    hub.publish("ana/own", {"README.md": b"---\nlicense: mit\n---\n# My model\n"})
+    generated = str(render_card(folders["base"], "ana/changed", "mit"))
+    hub.publish("ana/changed", {"README.md": generated.replace("## Limits", "## My own words").encode(), "config.json": b"{}"})
     return hub.publish("ana/model", {"README.md": b"---\nlicense: mit\n---\n", "old.txt": b"old"}).oid
 
 
@@ -71,6 +85,7 @@ def test_what_is_allowed(outcomes, case):
 
 def test_nothing_else_changes(hub, outcomes, old):
     assert hub.repository("ana/model").at().oid == old
+    assert b"My own words" in hub.repository("ana/changed").files()["README.md"]
     assert not [name for name in ("ben/model", "ana/none", "ana/dry", "ana/new") if hub.find("model", name)]
     private = hub.repository("ana/private")
     assert private.private and "model.safetensors" in private.files() and len(private.commits) == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from hub_cards import write_card, write_dataset_card
 from hub_cards.publishing import Options, Results, publication, publish
 from m2c.cli import app
 from m2c.data import scenes
@@ -25,8 +26,14 @@ def data(tmp_path):
         ("base", "ana/model", Options(source="Drawn."), "--source is of data sets"),
         ("base", "ana/model", Options(base="ana/base"), "--base goes with --adapter-only"),
         ("full", "ana/model", Options(form="merged", base="ana/base"), "--base goes with --adapter-only"),
-        ("triplets", "ana/data", Options(form="merged"), "--adapter-only, --merge, --base and --results are of models"),
-        ("triplets", "ana/data", Options(results=Results((Path("x"),))), "--base and --results are of models"),
+        (
+            "triplets",
+            "ana/data",
+            Options(form="merged"),
+            "--adapter-only, --merge, --base, --results and --pictures-licence are",
+        ),
+        ("triplets", "ana/data", Options(results=Results((Path("x"),))), "--results and --pictures-licence are of models"),
+        ("triplets", "ana/data", Options(pictures_licence="mit"), "--results and --pictures-licence are of models"),
         ("empty", "ana/data", Options(licence="mit"), "holds no data set"),
         ("triplets", "ana/data", Options(), "has no licence; name one with --licence"),
         ("base", "ana/model", Options(form="adapter", base="ana/base"), "has no adapter of stage 2"),
@@ -37,6 +44,28 @@ def test_refused(folders, data, tmp_path, folder, repo_id, options, message):
     with pytest.raises(ValueError) as raised:
         publish(folders.get(folder, tmp_path / folder), repo_id, options, say=lambda _: None)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["model", "data set"])
+def test_a_card_that_somebody_wrote_is_not_replaced_unasked(copy_of, data, monkeypatch, kind):
+    """Neither is one that was generated and changed since; and it stays in the folder in any case."""
+    folder, licence = {"model": (copy_of("base"), None), "data set": (data, "mit")}[kind]
+    write = {"model": write_card, "data set": write_dataset_card}[kind]
+    generated = write(folder).read_text()
+    monkeypatch.setattr(publication, "probe", lambda *_: {})
+    monkeypatch.setattr(publication, "probe_rows", lambda *_: {"default": {"train": {"rows": 2}}})
+    sent = []
+    monkeypatch.setattr(publication, "send_checked", lambda staged, *_: sent.append((staged / "README.md").read_text()))
+    for card in ("# My model\n", generated.replace("\n## ", "\n## My own words\n\n## ", 1)):
+        (folder / "README.md").write_text(card)
+        with pytest.raises(ValueError, match=r"README.md was written or changed by hand, .* Move it away, or add --replace"):
+            publish(folder, "ana/some", Options(licence=licence), say=lambda _: None)
+        assert not sent
+        publish(folder, "ana/some", Options(licence=licence, replace=True), say=lambda _: None)
+        assert 'ana/some"' in sent.pop() and (folder / "README.md").read_text() == card
+    (folder / "README.md").write_text(generated)
+    publish(folder, "ana/some", Options(licence=licence), say=lambda _: None)
+    assert 'ana/some"' in sent.pop()
 
 
 def test_a_token_is_not_said_again():

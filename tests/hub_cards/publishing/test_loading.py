@@ -1,12 +1,17 @@
-"""What is made of how the fresh process ends that loads a model. That it does load one is seen in test_publication."""
+"""What is made of how the fresh process ends that loads a model or a data set. That it does load a model is seen in
+test_publication."""
 
 import textwrap
 
 import pytest
 import torch
+from datasets import DatasetDict
 
 from hub_cards.publishing import loading
-from hub_cards.publishing.loading import differences, probe
+from hub_cards.publishing.data_staging import stage_dataset
+from hub_cards.publishing.loading import differences, probe, probe_rows
+from m2c.data import scenes
+from m2c.data.image_folder import write_image_folder
 
 
 @pytest.fixture
@@ -95,6 +100,30 @@ def test_broken_numbers(stranger):
     """)
     with pytest.raises(ValueError, match=r"features that are not finite \(texts\); is the checkpoint whole"):
         probe("you/m2c")
+
+
+def test_rows_and_columns_of_every_split(tmp_path):
+    """Nobody is asked, and nothing is left behind."""
+    (tmp_path / "staged").mkdir()
+    splits = DatasetDict({"train": scenes.triplets(3), "test": scenes.triplets(2, seed=1)})
+    counts = stage_dataset(write_image_folder(splits, tmp_path / "a"), tmp_path / "staged", "you/triplets", "mit", None)
+    before = sorted(tmp_path.rglob("*"))
+    found = probe_rows(tmp_path / "staged")
+    assert found.keys() == {"default"} and {name: part["rows"] for name, part in found["default"].items()} == counts
+    columns = {"modification": "Value('string')", "reference_caption": "Value('string')"}
+    images = dict.fromkeys(("reference", "target"), "Image(mode=None, decode=True)")
+    assert counts == {"train": 3, "test": 2} and found["default"]["test"]["columns"] == {**columns, **images}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_data_set_that_does_not_load(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(ValueError, match=r"does not load in a fresh process: \w*Error: .* doesn't contain any data files"):
+        probe_rows(tmp_path)
+    (tmp_path / "other.py").write_text("import sys; print(sys.argv[1:-1]); sys.exit(1)")
+    monkeypatch.setattr(loading, "READER", tmp_path / "other.py")
+    with pytest.raises(ValueError, match=r"""process: \['you/data', '{"revision": "abc"}'\]$"""):
+        probe_rows("you/data", "abc")
 
 
 def test_differences():

@@ -22,6 +22,7 @@ from m2c.data.image_folder import write_image_folder
 
 from ...hub.faults import DropAnswer
 from ...hub.test_models import embed
+from ...hub.user_code import clear_faults
 from ...test_checkpoints import features
 from .user_code import embed_at, publish, read_triplets, run_card
 
@@ -34,9 +35,13 @@ FORMS = {
     "ana/adapter": ("full", "--adapter-only", "--base", "ana/base"),
     "ana/merged": ("full", "--merge"),
     "ana/converted": ("converted", "--private"),
-    "ana/measured": ("measured", "--licence", "cc-by-4.0", "--results-dataset", "scenes=ana/scenes"),
+    "ana/measured": (
+        "measured",
+        *("--licence", "mit", "--pictures-licence", "cc-by-4.0"),
+        *("--results-dataset", "scenes=ana/scenes"),
+    ),
 }
-UNUSUAL = ("ana/full", "ana/adapter")
+UNUSUAL = ("ana/merged", "ana/adapter")
 COLORS = ("red", "green", "blue")
 
 
@@ -61,19 +66,22 @@ def datasets(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def session(hub, client, folders, sources, datasets) -> dict:
-    """Publishes everything; in the place of the full model another one was before. Then the owner tries the benchmark. At last
-    a model, while the Hub takes everything and gives nothing."""
+    """Publishes everything; in the place of the full model another one was before. The merged one is published while the Hub
+    takes everything and gives nothing of it ("unseen"), and once more when it gives. Then the owner tries the benchmark."""
     commands = {name: [sources[kind], name, *options] for name, (kind, *options) in FORMS.items()}
     for name, folder in datasets.items():
         commands[name] = [folder, name, "--licence", "apache-2.0", "--source", "Drawn by `m2c.data.scenes`."]
     before = partial(publish, arguments=[folders["base"], "ana/full"], probes=False)
     publishing = [partial(publish, arguments=arguments, probes=name in UNUSUAL) for name, arguments in commands.items()]
     trying = partial(run_card, repo_id="ana/benchmark", repo_type="dataset")
-    hub.faults.add("HEAD /ana/unseen/resolve/", DropAnswer(), times=None)
-    unseen = partial(publish, arguments=[folders["base"], "ana/unseen"])
-    *outcomes, failed = client.session(before, *publishing, trying, unseen)
-    assert not [outcome for outcome in outcomes if outcome.error or outcome.value.get("code") == 1], outcomes
-    return dict(zip(["before", *commands, "tried", "unseen"], [outcome.value for outcome in [*outcomes, failed]]))
+    hub.faults.add("HEAD /ana/merged/resolve/", DropAnswer(), times=None)
+    again = publishing[list(commands).index("ana/merged")]
+    *outcomes, _, repeated = client.session(before, *publishing, trying, partial(clear_faults), again)
+    assert not [outcome for outcome in (*outcomes, repeated) if outcome.error], outcomes
+    values = dict(zip(["before", *commands, "tried"], [outcome.value for outcome in outcomes]))
+    values |= {"unseen": values["ana/merged"], "ana/merged": repeated.value}
+    assert {values[name]["code"] for name in ("before", *commands)} == {0}, values
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +140,8 @@ def test_an_adapter_at_a_commit(online):
 
 def test_with_our_packages(client, embedding, online):
     """Where the flag is not needed."""
-    names = ("ana/base", "ana/full", "ana/adapter", "before")
-    outcomes = client.session(*(partial(embedding[name], trust_remote_code=False) for name in names))
-    for outcome, name in zip(outcomes, names, strict=True):
+    outcomes = client.session(*(partial(call, trust_remote_code=False) for call in embedding.values()))
+    for outcome, name in zip(outcomes, embedding, strict=True):
         assert not outcome.error, outcome.output
         torch.testing.assert_close(torch.tensor(outcome.value), online["features"][name], atol=1e-5, rtol=1e-5, msg=name)
 
@@ -144,11 +151,12 @@ def test_forms_differ_where_they_should(online):
         assert (online["features"][name] - online["features"]["ana/full"]).abs().max() > 1e-2
 
 
-def test_offline_from_the_cache(hub, visitor, embedding, online):
-    """With our packages, and nobody is asked."""
+@pytest.mark.parametrize("has_our_packages", [True, False])
+def test_offline_from_the_cache(hub, visitor, embedding, online, has_our_packages):
+    """Nobody is asked."""
     before = len(hub.requests())
-    calls = [partial(call, trust_remote_code=False) for call in embedding.values()]
-    outcomes = replace(visitor, offline=True, has_our_packages=True).session(*calls)
+    calls = [partial(call, trust_remote_code=not has_our_packages) for call in embedding.values()]
+    outcomes = replace(visitor, offline=True, has_our_packages=has_our_packages).session(*calls)
     for outcome, name in zip(outcomes, embedding, strict=True):
         assert not outcome.error, outcome.output
         torch.testing.assert_close(torch.tensor(outcome.value), online["features"][name], atol=1e-5, rtol=1e-5, msg=name)
@@ -191,7 +199,8 @@ def test_figures_arrive_as_they_were_measured(hub, scenes_record, sources):
     card = ModelCard(files["README.md"].decode())
     assert sorted(entry["value"] for entry in entries) == sorted(scenes_record["figures"].values())
     assert {result.metric_name: result.metric_value for result in card.data.eval_results} == scenes_record["figures"]
-    assert card.data.license == "cc-by-4.0" and f"]({record})" in card.text and "](retrieval.png)" in card.text
+    assert card.data.license == "mit" and "| licence of the pictures | `cc-by-4.0` |" in card.text
+    assert f"]({record})" in card.text and "](retrieval.png)" in card.text
 
 
 def test_triplets_come_back_with_every_pixel(online):
@@ -229,9 +238,15 @@ def test_what_is_said(hub, said, datasets):
 
 def test_what_was_published_but_cannot_be_loaded_is_said(hub, session):
     said = session["unseen"]["said"].strip().splitlines()[-1]
-    assert said.startswith(f"error: {hub.url}/ana/unseen was published, but ana/unseen does not load in a fresh process: ")
-    assert "RemoteProtocolError" in said and said.endswith("If that was the connection, load it once more")
-    assert session["unseen"]["code"] == 1 and "model.safetensors" in hub.repository("ana/unseen").files()
+    assert said.startswith(f"error: {hub.url}/ana/merged was published, but ana/merged does not load in a fresh process: ")
+    assert "RemoteProtocolError" in said and "If that was the connection, run the same command again" in said
+    assert session["unseen"]["code"] == 1
+
+
+def test_the_same_command_looks_once_more(hub, session):
+    """Nothing is sent then, and what is there is loaded."""
+    assert session["ana/merged"]["code"] == 0 and "All of it is there already." in session["ana/merged"]["said"]
+    assert len(hub.repository("ana/merged").commits) == 2 and len(hub.requests("PUT .*/ana/merged/")) == 1
 
 
 def test_no_token_is_ever_said(tokens, session, online):

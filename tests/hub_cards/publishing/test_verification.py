@@ -5,9 +5,16 @@ import torch
 
 from hub_cards.publishing import Options, publication, publish, sending
 from hub_cards.publishing.hub import Present, Published
+from m2c.data import scenes
+from m2c.data.image_folder import write_image_folder
 
 
 FEATURES = {"composed": torch.ones(2), "images": torch.ones(2)}
+
+
+@pytest.fixture
+def triplets(tmp_path):
+    return write_image_folder(scenes.triplets(3), tmp_path / "triplets")
 
 
 @pytest.fixture
@@ -36,7 +43,7 @@ def cannot_load():
             lambda: FEATURES,
             "but differs in config.json, x.py. Run the same command again",
         ),
-        ([], cannot_load, "but you/model does not load in a fresh process: OSError: no connection. If that was the connection"),
+        ([], cannot_load, "but you/model does not load in a fresh process: OSError: no connection. If that was"),
         ([], lambda: {**FEATURES, "images": torch.zeros(2)}, "but gives other features of images than before"),
     ],
 )
@@ -45,6 +52,33 @@ def test_what_is_wrong_there(folders, publishing, differing_files, probe_there, 
     with pytest.raises(OSError) as raised:
         publish(folders["base"], "you/model", say=lambda _: None)
     assert str(raised.value).startswith(f"https://hub/you/model was published, {message}")
+
+
+def rows(count: int, **columns) -> dict:
+    return {"default": {"train": {"rows": count, "columns": columns}}}
+
+
+@pytest.mark.parametrize("there", [rows(2), rows(4, image="Image"), rows(3, image="Image", text="Value")])
+def test_rows_that_are_other_there(triplets, publishing, monkeypatch, there):
+    """Fewer, more, or with other columns."""
+    publishing([], None)
+    here = rows(3, image="Image")
+    monkeypatch.setattr(publication, "probe_rows", lambda name, *_: there if name == "you/triplets" else here)
+    with pytest.raises(OSError, match=r"^https://hub/you/model was published, but `datasets` reads {'default': .* and {"):
+        publish(triplets, "you/triplets", Options(licence="mit"), say=lambda _: None)
+    monkeypatch.setattr(publication, "probe_rows", lambda *_: here)
+    assert publish(triplets, "you/triplets", Options(licence="mit"), say=lambda _: None).is_new
+
+
+def test_what_the_card_counts_must_be_what_is_read(tmp_path, publishing):
+    """In a real process, which reads more: what lies below a split is a part of it."""
+    publishing(["nothing may get this far"], None)
+    folder = write_image_folder(scenes.pairs(2), tmp_path / "pairs")
+    write_image_folder(scenes.pairs(1), folder / "more")
+    with pytest.raises(
+        ValueError, match=r"`datasets` reads {'train': 3} rows of .*pairs, its card counts {'train': 2}; is there"
+    ):
+        publish(folder, "you/pairs", Options(licence="mit"), say=lambda _: None)
 
 
 def test_all_is_well(folders, publishing):

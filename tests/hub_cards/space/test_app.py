@@ -110,6 +110,11 @@ def test_searching(page, space, ranking, tmp_path):
     page.get_by_text(example["modification"]).click()
     expect_answers(page, ranking(reference, example["modification"]), reference)
     page.screenshot(path=tmp_path / "answers.png")
+    desktop = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    boxes = [item.bounding_box() for item in page.get_by_label(re.compile("^Thumbnail")).all()]
+    assert len({box["x"] for box in boxes}) == 2 and all(box["x"] + box["width"] < 390 for box in boxes), "none is cut off"
+    page.set_viewport_size(desktop)
 
     words.fill("is blue")
     words.press("Enter")

@@ -18,7 +18,7 @@ from hub_cards.space import publication
 from m2c.checkpoints import set_base
 from m2c.cli import app
 
-from ...hub.faults import DropAnswer, DropUpload, Refuse
+from ...hub.faults import CorruptUpload, DropAnswer, DropUpload, Refuse, Stall
 from ...hub.test_faults import COMMIT, UPLOAD
 from ...hub.user_code import clear_faults, fetch, plan_fault, push
 
@@ -158,18 +158,19 @@ def test_a_token_is_not_said_again(command, monkeypatch):
     assert done.exit_code == 1 and "you/full refuses ***" in done.output and token not in done.output
 
 
-def publish_small(name):
+def publish_small(name, patience=100):
     """`m2c publish-space` of two files that are no page, which takes no time. How it ends, and all that it says."""
     from typer.testing import CliRunner
 
+    from hub_cards.publishing import hub
     from hub_cards.space import publication
     from m2c.cli import app
 
     def write(model, gallery, folder):
         (folder / "README.md").write_text("---\nsdk: gradio\nlicense: apache-2.0\ntags: [m2c]\n---\n")
-        (folder / "gallery.safetensors").write_bytes(b"features")
+        (folder / "gallery.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
 
-    publication.write_space, publication.try_out = write, lambda folder: None
+    publication.write_space, publication.try_out, hub.PATIENCE = write, lambda folder: None, patience
     done = CliRunner().invoke(app, ["publish-space", "ana/model", name])
     return {"code": done.exit_code, "said": done.output}
 
@@ -177,8 +178,13 @@ def publish_small(name):
 FAULTS = {
     "unknown-token": ("POST", Refuse(401), "Log in with `hf auth login`"),
     "may-not-write": (COMMIT, Refuse(403), "your token may not do that"),
+    "vanished": (COMMIT, Refuse(404, code="RepoNotFound"), "there is no such repository"),
+    "rate-limit": (COMMIT, Refuse(429, retry_after=7), "the Hub asks to wait"),
     "down": (COMMIT, Refuse(500), "Run the same command again"),
     "lost": (UPLOAD, DropUpload(after_bytes=3), "Run the same command again"),
+    "silent": (UPLOAD, Stall(1000), "Run the same command again"),
+    "silent-at-the-commit": (COMMIT, Stall(1000), "Run the same command again"),
+    "wrong-checksum": (UPLOAD, CorruptUpload(), "Run the same command again"),
     "answer-lost": (COMMIT, DropAnswer(), "Published: "),
 }
 
@@ -192,7 +198,8 @@ def test_a_space_is_the_old_one_or_the_new_one(hub, token, client):
             effect_by_name = {"kind": type(effect).__name__, **asdict(effect)}
             fault = partial(plan_fault, requests=requests, effect=effect_by_name, times=None)
             publishing = partial(publish_small, name=f"ana/{age}-{name}")
-            steps += [fault, publishing, partial(clear_faults), publishing]
+            impatient = partial(publishing, patience=0.3 if isinstance(effect, Stall) else 100)
+            steps += [fault, impatient, partial(clear_faults), publishing]
     # Of its requests the client then says all that it says of any.
     outcomes = replace(client, variables={"HF_DEBUG": "1"}).session(*steps)
     assert not [outcome for outcome in outcomes if outcome.error] and token not in repr(outcomes)
@@ -200,6 +207,8 @@ def test_a_space_is_the_old_one_or_the_new_one(hub, token, client):
         _, failed, _, repeated = (outcome.value for outcome in outcomes[4 * index : 4 * index + 4])
         said, repository = FAULTS[name.partition("-")[2]][-1], hub.repository(f"ana/{name}", "space")
         assert said in failed["said"] and (failed["code"] == 0) == (said == "Published: "), failed["said"]
+        # The first attempt left the old one, or all of the new one.
+        assert ("is there already" in repeated["said"]) == (said == "Published: ")
         assert repeated["code"] == 0 and f"Published: {hub.url}/spaces/ana/{name}\n" in repeated["said"]
         assert repository.files().keys() == {".gitattributes", "README.md", "gallery.safetensors"}
         assert len(repository.commits) == (3 if name.startswith("next") else 2)
