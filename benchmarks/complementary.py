@@ -33,7 +33,10 @@ VALIDATION_SEED = 1
 BATCH_SIZE = 256
 # Captions and form.
 VARIANTS = ((1, "each"), (3, "each"), (5, "each"), (15, "each"), (5, "joined"), (15, "joined"))
-HEAD = ["captions", "objects", "of gallery", "fixed", "learned", "alpha, beta, gamma", "s, queries", "s, gallery"]
+HEAD = [
+    *("captions", "new objects named", "gallery captioned", "R@1, fixed", "R@1, learned", "learned alpha, beta, gamma"),
+    *("s, queries", "s, gallery"),
+]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def rows(models: list[str], test: Benchmark, validation: Benchmark, folder: Path
         others = encode(models, validation, replace(texts, folder=folder / "validation"), folder)
         for objects in (False, True):
             for gamma in (0.0, PRESETS["cirr"].gamma):
-                kind = [f"{captions} {form}", "yes" if objects else "no", "yes" if gamma else "no"]
+                kind = [f"{captions}, {form}", "yes" if objects else "no", "yes" if gamma else "no"]
                 seconds = encoded.seconds["queries"] + objects * encoded.seconds["objects"]
                 cost = [f"{seconds:.0f}", f"{encoded.seconds['gallery']:.0f}" if gamma else "-"]
                 yield [*kind, *recalls(encoded, others, objects, gamma), *cost]

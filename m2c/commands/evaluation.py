@@ -136,7 +136,12 @@ def evaluate(
         ),
     ] = None,
     editor_seed: Annotated[
-        int, typer.Option("--editor_seed", help="Of what the editor is asked again.", rich_help_panel=COMPLEMENTARY)
+        int,
+        typer.Option(
+            "--editor_seed",
+            help="Of what the editor is asked again. With another one, all edits are asked for anew.",
+            rich_help_panel=COMPLEMENTARY,
+        ),
     ] = 0,
     editor_tries: Annotated[
         int,
@@ -152,7 +157,8 @@ def evaluate(
         typer.Option(
             "--editor_max_new_tokens",
             min=1,
-            help="Of a reply; one that is cut off has failed. A model that thinks aloud first needs thousands.",
+            help="Of a reply; one that is cut off has failed. A model that thinks aloud first needs thousands. With another "
+            "number, all edits are asked for anew.",
             rich_help_panel=COMPLEMENTARY,
         ),
     ] = 128,
@@ -292,7 +298,7 @@ def evaluate(
 def _given_options(context: typer.Context, panel: str) -> list[str]:
     """The options of a panel of the help that the command line names, beside `--method`."""
     return [
-        option.opts[0]
+        "/".join((option.opts + option.secondary_opts)[:2])
         for option in context.command.params
         if option.rich_help_panel == panel
         and option.name != "method"

@@ -24,7 +24,7 @@ from .revisions import revision_of
 
 
 class Pretrained:
-    """A model by its name. Who finds all its texts in the store needs its weights neither in memory nor on disk.
+    """A model by its name. Who finds all its texts in the store needs no weights in memory, nor, of a repository, on disk.
 
     Args:
         name: a repository of the Hub or a folder.
@@ -96,7 +96,11 @@ class Pretrained:
     def model(self) -> PreTrainedModel:
         """In eval mode, on its device. Raises `ValueError` if there are no weights, or damaged ones."""
         kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
-        return self.read(kind.from_pretrained, dtype=self.dtype).to(self.device).eval()
+
+        def load(path: str, **arguments) -> PreTrainedModel:
+            return kind.from_pretrained(path, **arguments).to(self.device).eval()
+
+        return self.read(load, dtype=self.dtype)
 
 
 def _first_sentence(error: ImportError) -> str:

@@ -71,13 +71,14 @@ class ChatServer:
     Attributes:
         reply: makes of a request's body the text of the reply.
         calls: all requests so far, in the order of their arrival.
-        most_at_once: the highest number of requests that were under way together.
+        at_once: the number of requests that are under way.
+        most_at_once: the highest number of those.
     """
 
     def __init__(self, reply: Callable[[dict], str] = lambda body: f"reply to {body['messages'][-1]['content']}"):
         self.reply = reply
         self.calls: list[Call] = []
-        self.most_at_once = self._at_once = 0
+        self.most_at_once = self.at_once = 0
         self._plans: list[tuple[str, list[Effect]]] = []
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
@@ -99,8 +100,8 @@ class ChatServer:
     def answer(self, call: Call) -> Status | Body | Drop:
         with self._lock:
             self.calls.append(call)
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
             plan = next((effects for text, effects in self._plans if effects and text in call.text), None)
             effect = plan.pop(0) if plan else Slow(0)
         if not isinstance(effect, Slow):
@@ -110,7 +111,7 @@ class ChatServer:
 
     def answered(self) -> None:
         with self._lock:
-            self._at_once -= 1
+            self.at_once -= 1
 
     def close(self) -> None:
         self._http.shutdown()

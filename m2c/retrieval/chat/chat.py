@@ -45,7 +45,7 @@ class ChatModel(Protocol):
     def replies(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, str | Failure]]]:
         """Yields the replies that are there, each with its position, in any order, every position once.
 
-        Who keeps them should have done so before asking for the next: only so much is under way that has not been handed over.
+        Who keeps them should do so before going on, as nothing but what is under way then would be lost.
 
         Args:
             requests: may be made as they are looked up, which happens when their turn comes, and perhaps on another thread.

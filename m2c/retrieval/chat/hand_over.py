@@ -1,20 +1,21 @@
 """Requests that several threads work on, and their replies on the way to one who keeps them."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
 from .chat import Failure, Request
 
 
-# A reply with its position; in its place, an error that all requests share.
-Arrival = tuple[int, str | Failure | Exception]
+# A reply with its position.
+Arrival = tuple[int, str | Failure]
 
 
 class HandOver:
-    """Gives out requests, and takes replies; a thread gets its next request when as many are kept as it has handed over.
+    """Gives out requests and takes replies. A thread that hands one over goes on when a reply, of whichever thread, is kept.
 
-    So if the process is killed, no more is lost than one reply of each thread.
+    So there are never more replies that nobody has kept yet than there are threads: if the process is killed, only those are
+    lost.
     """
 
     def __init__(self, requests: Sequence[Request]):
@@ -35,15 +36,20 @@ class HandOver:
         self._done.put((position, reply))
         self._kept.acquire()
 
-    def arrived(self) -> list[Arrival]:
-        """All that is there, and at least one."""
-        return [self._done.get(), *self.arrived_by_now()]
+    def arrived(self) -> tuple[list[Arrival], Exception | None]:
+        """Waits for the next reply; then all that is there, and the first error that all requests share, if there was one."""
+        first = self._done.get()
+        replies, error = self.arrived_by_now()
+        if isinstance(first[1], Exception):
+            return replies, first[1]
+        return [first, *replies], error
 
-    def arrived_by_now(self) -> list[Arrival]:
+    def arrived_by_now(self) -> tuple[list[Arrival], Exception | None]:
         found = []
         while not self._done.empty():
             found.append(self._done.get())
-        return found
+        errors = (reply for _, reply in found if isinstance(reply, Exception))
+        return [pair for pair in found if not isinstance(pair[1], Exception)], next(errors, None)
 
     def kept(self, count: int) -> None:
         if count:
@@ -53,10 +59,3 @@ class HandOver:
         """Gives out no more, and lets go as many threads as there are."""
         self.stop.set()
         self.kept(threads)
-
-
-def before_the_end(arrivals: Sequence[Arrival]) -> Iterator[list[tuple[int, str | Failure]]]:
-    """The replies among them; then raises the first error."""
-    errors = [reply for _, reply in arrivals if isinstance(reply, Exception)]
-    yield [(position, reply) for position, reply in arrivals if reply not in errors]
-    raise errors[0]

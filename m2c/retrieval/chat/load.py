@@ -44,7 +44,7 @@ def load_chat(
     >>> chat = load_chat("Qwen/Qwen3-4B-Instruct-2507")
     >>> chat = load_chat("Qwen/Qwen3-4B-Instruct-2507", server="http://localhost:8000/v1")
     >>> for replies in chat.replies([Request([{"role": "user", "content": "Say hello."}])]):
-    ...     print(reply)
+    ...     print(replies)
     ```
     """
     if server is not None:

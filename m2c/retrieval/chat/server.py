@@ -13,7 +13,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 
 from .chat import Failure, Request
-from .hand_over import HandOver, before_the_end
+from .hand_over import HandOver
 from .openai_messages import arguments, reply_of
 from .server_address import ServerAddress
 from .server_errors import LastingError, PassingError, RefusedRequest, error_of, nobody_listens
@@ -75,17 +75,19 @@ class ServerChat:
         threads = [
             threading.Thread(target=self._work, args=(work,), daemon=True) for _ in range(min(self.concurrency, len(requests)))
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             left = len(requests)
             while left:
-                replies = work.arrived()
-                if any(isinstance(reply, Exception) for _, reply in replies):
+                replies, error = work.arrived()
+                if error is not None:
+                    logger.warning("%s: waiting for what is under way, and then it ends", self.address.place)
                     work.end(len(threads))
                     for thread in threads:
                         thread.join()
-                    yield from before_the_end(replies + work.arrived_by_now())
+                    yield replies + work.arrived_by_now()[0]
+                    raise error
                 yield replies
                 left -= len(replies)
                 work.kept(len(replies))

@@ -46,8 +46,8 @@ def edit(
     if missing := work.missing(known):
         total = len(work.requests)
         tell(f"{kind}: {total - len(missing):,} of {total:,} are there; {len(missing):,} to ask for")
-        with tqdm(total=total, initial=total - len(missing), desc=kind, disable=not work.state.is_main_process) as work.bar:
-            work.ask_all(missing)
+        with tqdm(total=total, initial=total - len(missing), desc=kind, disable=not work.state.is_main_process) as bar:
+            work.ask_all(missing, bar)
         known = work.find()
     if work.failures.asked_again:
         tell(f"{kind}: {work.failures.asked_again:,} replies were asked for again")
@@ -73,22 +73,22 @@ class _Work:
         lacking = gather_object([key for key in self.requests if key not in known])
         return list(dict.fromkeys(lacking))
 
-    def ask_all(self, missing: list[str]) -> None:
+    def ask_all(self, missing: list[str], bar: tqdm) -> None:
         """Asks for a share of the keys; then the processes tell each other what there is."""
         left = missing[self.state.process_index :: self.state.num_processes]
         written = []
         for attempt in range(self.editor.tries):
             self.failures.asked_again += len(left) if attempt else 0
-            usable = self._ask(left, attempt)
+            usable = self._ask(left, attempt, bar)
             written += usable.values()
             left = [key for key in left if key not in usable]
             if not left:
                 break
-        share(self.store, written)
+        bar.update(share(self.store, written))
         self.failures.gather()
         self.state.wait_for_everyone()
 
-    def _ask(self, keys: list[str], attempt: int) -> dict[str, Text]:
+    def _ask(self, keys: list[str], attempt: int, bar: tqdm) -> dict[str, Text]:
         """The usable replies; why others are not is among the failures."""
         usable = {}
         for replies in self.editor.chat.replies(_Requests(self, keys, attempt)):
@@ -96,7 +96,7 @@ class _Work:
             texts = {key: self._text(key, text) for key, text in read.items() if not isinstance(text, Failure)}
             # Before the next replies are asked for, so that none is lost if the process is killed.
             self.store.add(texts.values())
-            self.bar.update(len(texts))
+            bar.update(len(texts))
             self._note({key: text for key, text in read.items() if key not in texts}, attempt, bool(texts))
             usable |= texts
         return usable

@@ -13,7 +13,8 @@ LONGEST = {EDITED_CAPTION: 400, ADDED_OBJECTS: 200}  # characters
 # Some chat templates open the thinking themselves, so that a reply holds its end alone.
 _THOUGHT = re.compile(r"</think(?:ing)?>")
 _LABEL = re.compile(
-    r"[*_#\s]*(?:the )?(?:(?:edited|new|modified|updated) (?:caption|description)|caption|added objects?|answer|reply|output)"
+    r"[*_#\s]*(?:the )?(?:(?:edited|new|modified|updated) (?:caption|description)|caption|(?:objects? )?(?:most likely )?added"
+    r"(?: objects?)?|new objects?|answer|reply|output)"
     r"[*_]*\s*:[*_]*\s*",
     re.IGNORECASE,
 )
@@ -28,9 +29,12 @@ _CHATTER = re.compile(
 )
 _PLACEHOLDER = re.compile(r"\[.*\]|<.*>|\{.*\}", re.DOTALL)
 _NOTHING = re.compile(
-    r"(?:nothing|none|n/a|no (?:(?:new|added|other|additional) )*objects?)\b(?! (?:but|except|besides|other than)\b)",
+    r"(?:nothing|none|n/a|no|no (?:(?:new|added|other|additional) )*(?:objects?|items?|additions?|changes?))"
+    r"(?: else| new| additional)?(?: (?:is|are|was|were|will be|has been|have been))?(?: added| new)?",
     re.IGNORECASE,
 )
+# What begins like nothing and goes on says something, but not as a noun phrase.
+_UNCLEAR = re.compile(r"(?:nothing|none|no (?:\w+ )?(?:objects?|items?|additions?|changes?))\b(?! but\b)", re.IGNORECASE)
 _BOLD = re.compile(r"(\*\*|__)(?!\s)((?:(?!\1).)+)(?<!\s)\1")
 _ITEM = re.compile(r"(?:[-*•]|\d{1,2}[.)])\s+")
 
@@ -50,8 +54,10 @@ def parse(reply: str, kind: str) -> str | Failure:
     """
     # The full stop of a caption may end a sentence, that of a noun phrase does not belong to it.
     text = _unwrapped(reply, " ." if kind == ADDED_OBJECTS else "")
-    if kind == ADDED_OBJECTS and _NOTHING.match(text):
+    if kind == ADDED_OBJECTS and _NOTHING.fullmatch(text):
         return ""
+    if kind == ADDED_OBJECTS and _UNCLEAR.match(text):
+        return Failure(f"neither nothing nor a noun phrase: {_shown(reply)}")
     fault = _fault(text, LONGEST[kind])
     return " ".join(text.split()) if fault is None else Failure(f"{fault}: {_shown(reply)}")
 

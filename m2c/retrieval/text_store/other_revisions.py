@@ -19,7 +19,9 @@ def say_other_revisions(store: TextStore, kind: str, generator: dict, option: st
     for other, count in store.counts(kind, generator["model"]):
         revision = other.get("revision")
         if revision != own and {**other, "revision": own} == generator:
+            # A commit has 40 digits; of a folder it is the SHA-256 of its files, which nobody can choose.
+            remedy = f"{option} {revision} finds them" if len(revision or "") == 40 else "those of other files are not used"
             say(
                 f"{kind}: {count:,} of {generator['model']} with these settings are from revision {revision}, not {own}; "
-                f"{option} {revision} finds them (of a folder, the files that it had)"
+                f"{remedy}"
             )

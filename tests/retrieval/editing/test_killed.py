@@ -8,7 +8,7 @@ import time
 
 from m2c.retrieval.text_store import TextStore
 
-from ..chat_server import Slow
+from ..chat_server import ChatServer, Slow
 
 
 REQUESTS, CONCURRENCY = 300, 4
@@ -25,6 +25,13 @@ edit(TextStore(Path(sys.argv[2])), editor, requests, EDITED_CAPTION)
 """
 
 
+def wait_for_what_was_sent(server: ChatServer) -> None:
+    before = -1
+    while len(server.calls) > before or server.at_once:
+        before = len(server.calls)
+        time.sleep(0.5)
+
+
 def test_killed_and_resumed_no_finished_call_is_repeated(chat_server, tmp_path):
     """But for those that were under way, one of each thread at most."""
     chat_server.reply = lambda body: "dogs on a chair"
@@ -39,7 +46,7 @@ def test_killed_and_resumed_no_finished_call_is_repeated(chat_server, tmp_path):
                 time.sleep(0.001)
             life.kill()
         assert life.returncode == -signal.SIGKILL
-        time.sleep(0.1)  # until what it had sent has arrived
+        wait_for_what_was_sent(chat_server)
         before, lost = lost, len(chat_server.calls) - len(list(TextStore(store).all()))
         assert 0 <= lost - before <= CONCURRENCY
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)

@@ -111,12 +111,34 @@ def test_what_is_no_caption_is_refused(reply, reason):
         ("nothing but a hat", "nothing but a hat"),
         ("No new objects are added.", ""),
         ("Nothing else", ""),
-        ("None, only the color changes", ""),
+        ("No.", ""),
+        ("No change", ""),
+        ("no additional items", ""),
+        ("Added: a red hat", "a red hat"),
+        ("Objects most likely added: a red hat", "a red hat"),
+        ("New objects: a red hat", "a red hat"),
         ("a no-entry sign", "a no-entry sign"),
     ],
 )
 def test_added_objects_may_be_nothing(reply, objects):
     assert parse(reply, ADDED_OBJECTS) == objects
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "None, only the color changes",
+        "No objects are removed, but a red hat is added",
+        "Nothing is removed, a hat is added",
+        "Nothing. A red hat",
+        "nothing, but a hat",
+        "No new object: a red hat",
+        "none (a hat is swapped)",
+    ],
+)
+def test_what_begins_like_nothing_and_goes_on_is_asked_for_again(reply):
+    failure = parse(reply, ADDED_OBJECTS)
+    assert isinstance(failure, Failure) and "neither nothing nor" in failure.reason
 
 
 def test_nothing_is_no_caption_of_its_own_and_a_phrase_is_short():

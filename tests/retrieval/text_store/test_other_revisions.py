@@ -28,7 +28,13 @@ def test_texts_of_another_revision_are_named_with_the_option_that_finds_them(sai
 
 
 def test_each_other_revision_has_its_line(said):
-    assert len(said((OLDER, CAPTION, 2), ({**OURS, "revision": "c" * 64}, CAPTION, 1))) == 2
+    assert len(said((OLDER, CAPTION, 2), ({**OURS, "revision": "c" * 40}, CAPTION, 1))) == 2
+
+
+def test_of_a_folder_no_option_is_advised(said):
+    """As its files decide, which have changed."""
+    (line,) = said(({**OURS, "revision": "c" * 64}, CAPTION, 1), asked={**OURS, "revision": "d" * 64})
+    assert line.endswith("; those of other files are not used")
 
 
 @pytest.mark.parametrize(
