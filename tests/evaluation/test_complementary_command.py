@@ -47,7 +47,7 @@ def test_what_is_there_is_neither_written_again_nor_said_to_be_of_another_revisi
 )
 def test_without_cvsi_its_options_are_refused_by_name(evaluate, option):
     done = evaluate(*option)
-    name = option[0].replace("--no-", "--")
+    name = option[0].replace("--no-objects", "--objects/--no-objects")
     assert done.exit_code == 1 and done.stderr == f"error: {name}: only with --method cvsi\n"
 
 
