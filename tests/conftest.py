@@ -3,10 +3,14 @@
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 
+# A shell starts what it runs in the background deaf to Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run beside each other, and some start processes of their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything of Hugging Face is imported: a test that reaches for the network should fail at once.

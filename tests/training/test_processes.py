@@ -170,6 +170,7 @@ def test_stage_1_under_fsdp(clip_path, tmp_path):
     assert_same_checkpoint(*(tmp_path / name / "checkpoints" / "step_000003" for name in ("one", "two")))
 
 
+@pytest.mark.slow
 def test_stage_2_under_fsdp(stage1, tmp_path):
     arguments = [*STAGE_2, *MEASURED, "--model", stage1, "--learning_rate", 1e-3, "--gradient_checkpointing", True]
     train_alone(*arguments, "--batch_size", 8, "--output_dir", tmp_path / "one")

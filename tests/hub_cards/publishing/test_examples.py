@@ -45,6 +45,7 @@ def example(command) -> list[str]:
     return shlex.split(line.partition("; then: ")[0])
 
 
+@pytest.mark.slow
 def test_publish(hub, user, model):
     """Drawn scenes need no licence to be named."""
     done = user.python("-c", CLI, *example(sharing.publish))

@@ -296,7 +296,6 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from m2c.retrieval.chat import Request, load_chat
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
 requests = [Request([{"role": "user", "content": str(n)}]) for n in range(1000)]
 try:
     for replies in load_chat("tiny", sys.argv[1], concurrency=3).replies(requests):
