@@ -20,18 +20,19 @@ from m2c.training.samples.images import PairSamples, TripletSamples
 from modeling_m2c import M2CModel
 
 from .encoding import CachedFeatures
-from .key import describe_features, key_of
-from .shards import FeatureShards, Shard
+from .key import describe_features, digests_of, key_of
+from .shards import FeatureShards, Shard, parts_of
 
 
 BATCH_SIZE = 256  # divides a shard, so that batches are the same however many processes share the shards
 ABOUT = "about.json"
-# How long one process waits for a lock before it lets the others know: they give up on each other after some minutes.
+# How long one process waits for a lock before it lets the others know: their patience with each other has an end.
 TURN_SECONDS = 10
 
 
 class FeatureCache:
-    """Encodes samples into `<cache_dir>/training`, in a folder that is named by all that decides the features.
+    """Encodes samples into `<cache_dir>/training`: into a folder that is named by all that decides features besides the rows,
+    in shards that are named by place and digest of their rows. The place counts, as augmentation depends on it.
 
     Args:
         config: of the run: where to, how many GB at most, in which precision the towers run.
@@ -64,7 +65,8 @@ class FeatureCache:
         return CachedFeatures(shards, samples)
 
     def check(self, samples: PairSamples | TripletSamples, num_views: int) -> str:
-        """What [`features_of`] would take and still has to store, for people. Nothing is written.
+        """What [`features_of`] would take and still has to store, for people. Nothing is written. A common step of all
+        processes.
 
         Raises:
             ValueError, OSError: where there is no space for it.
@@ -73,14 +75,16 @@ class FeatureCache:
         return self._check_space(samples, shards, shards.missing())
 
     def _shards(self, samples: PairSamples | TripletSamples, num_views: int, about: dict) -> FeatureShards:
-        return FeatureShards(cache_folder(self.config.cache_dir) / "training" / key_of(about), len(samples), num_views)
+        folder = cache_folder(self.config.cache_dir) / "training" / key_of(about)
+        digests = digests_of(samples.encoded_rows, parts_of(len(samples)))
+        return FeatureShards(folder, len(samples), num_views, digests)
 
     def _prepare(self, samples: PairSamples | TripletSamples, shards: FeatureShards, about: dict) -> list[Shard]:
         """Returns what is to be encoded, if there is space for it."""
         try:
             shards.remove_leftovers()
-            names = {"model": self.config.model, "dataset": self.config.dataset}  # for people
-            (shards.folder / ABOUT).write_text(json.dumps({**names, **about}, indent=2) + "\n", encoding="utf-8")
+            for_people = {"model": self.config.model, **about}
+            (shards.folder / ABOUT).write_text(json.dumps(for_people, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise _cannot_store(shards.folder, error) from error
         missing = shards.missing()
@@ -161,7 +165,7 @@ def _only_run_in(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / ".lock")
     if not on_main(lambda: _acquire(lock, 0)):
-        on_main(lambda: tqdm.write(f"another run is encoding these features; waiting for it to finish {folder}"))
+        on_main(lambda: tqdm.write(f"another run is storing features in {folder}; waiting for it to finish"))
         while not on_main(lambda: _acquire(lock, TURN_SECONDS)):
             pass
     try:

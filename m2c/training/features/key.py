@@ -1,8 +1,9 @@
-"""What decides the features of a data set: they are found again as long as all of it is the same."""
+"""What decides features, of any rows and of these: they are found again as long as all of it is the same."""
 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 
 import xxhash
 from accelerate import PartialState
@@ -19,11 +20,10 @@ from modeling_m2c import M2CModel
 
 # To be raised when code changes what is stored.
 FORMAT = 1
-ROWS_PER_DIGEST = 512
 
 
 def describe_features(samples: PairSamples | CaptionSamples | TripletSamples, model: M2CModel, mixed_precision: str) -> dict:
-    """All that decides the features of samples, in a form for JSON. A common step of all processes.
+    """All that decides the features of samples, besides their rows, in a form for JSON.
 
     What the features pass through later has no part in it: the mapper and the injection in stage 1, prompts and adapters in
     stage 2.
@@ -38,28 +38,26 @@ def describe_features(samples: PairSamples | CaptionSamples | TripletSamples, mo
         "patch_grid": model.config.injection_grid_size,
         "mixed_precision": mixed_precision,
         "augmentation": samples.augmentation,
-        "rows": len(samples),
-        "data": rows_key(samples.encoded_rows),
     }
 
 
 def key_of(description: dict) -> str:
-    """A name for the folder of these features."""
+    """A name for the folder of features of this description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def rows_key(rows: Dataset) -> str:
-    """A hash of texts and undecoded images: of their bytes if the data set holds them, else of path, size and time of the
-    file. Processes share the work."""
+def digests_of(rows: Dataset, parts: Sequence[range]) -> list[str]:
+    """A hash of each of these parts, of texts and undecoded images: of their bytes if the data set holds them, else of path,
+    size and time of the file. A common step of all processes, which share the work."""
     rows = rows.select_columns([column for column in rows.column_names if column != ROW_NAME])
     state = PartialState()
-    starts = range(0, len(rows), ROWS_PER_DIGEST)[state.process_index :: state.num_processes]
-    is_long = len(starts) > 100
+    mine = range(len(parts))[state.process_index :: state.num_processes]
+    is_long = len(mine) > 100
     digests = [
-        (start, _digest(rows[start : start + ROWS_PER_DIGEST]))
-        for start in tqdm(starts, desc="looking for changes in the data", disable=not (is_long and state.is_main_process))
+        (number, _digest(rows[parts[number].start : parts[number].stop]))
+        for number in tqdm(mine, desc="looking for changes in the data", disable=not (is_long and state.is_main_process))
     ]
-    return hashlib.sha256(json.dumps(sorted(gather_object(digests))).encode()).hexdigest()
+    return [digest for _, digest in sorted(gather_object(digests))]
 
 
 def _digest(columns: dict[str, list]) -> str:

@@ -1,5 +1,6 @@
 """Features of a data set on disk: files of some hundred rows, mapped into memory when they are read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,24 +22,31 @@ class Shard(NamedTuple):
     number: int
 
 
+def parts_of(num_rows: int) -> list[range]:
+    """The rows of each shard."""
+    return [range(start, min(start + ROWS_PER_SHARD, num_rows)) for start in range(0, num_rows, ROWS_PER_SHARD)]
+
+
 class FeatureShards:
-    """The shards of one data set: a folder of safetensors files, `view0-00003.safetensors` for one.
+    """The shards of one data set: safetensors files, `view0-00003.safetensors` for one.
 
     Args:
-        folder: of this data set and no other.
+        folder: of the files.
         num_rows: of the data set.
         num_views: how often each row is there.
+        digests: of the rows of each shard, which are put into its name, `view0-00003-<digest>.safetensors`. So data sets can
+            share the folder, and a row that changes costs its shard. Without them, the folder is of rows that never change.
     """
 
-    def __init__(self, folder: Path, num_rows: int, num_views: int):
+    def __init__(self, folder: Path, num_rows: int, num_views: int, digests: Sequence[str] | None = None):
         self.folder, self.num_rows, self.num_views = folder, num_rows, num_views
+        self._parts, self._digests = parts_of(num_rows), digests
 
     def _of_view(self, view: int) -> list[Shard]:
-        return [Shard(view, number) for number in range(-(-self.num_rows // ROWS_PER_SHARD))]
+        return [Shard(view, number) for number in range(len(self._parts))]
 
     def rows(self, shard: Shard) -> range:
-        start = shard.number * ROWS_PER_SHARD
-        return range(start, min(start + ROWS_PER_SHARD, self.num_rows))
+        return self._parts[shard.number]
 
     def missing(self) -> list[Shard]:
         """Those that are not there, or not whole, in order."""
@@ -71,4 +79,5 @@ class FeatureShards:
         return {name: torch.stack([shards[shard][name][row] for shard, row in places]) for name in shards[0]}
 
     def _path(self, shard: Shard) -> Path:
-        return self.folder / f"view{shard.view}-{shard.number:05d}.safetensors"
+        digest = "" if self._digests is None else f"-{self._digests[shard.number]}"
+        return self.folder / f"view{shard.view}-{shard.number:05d}{digest}.safetensors"

@@ -23,7 +23,7 @@ class _AllGather(torch.autograd.Function):
 
 def world_size() -> int:
     """How many processes train together; 1 without a launcher."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:

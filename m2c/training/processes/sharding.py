@@ -1,10 +1,11 @@
 """What Accelerate's configuration may spread over devices: what is trained, its gradients and the optimiser's state."""
 
 import os
+from datetime import timedelta
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import is_torch_version, parse_flag_from_env, patch_environment
+from accelerate.utils import InitProcessGroupKwargs, is_torch_version, parse_flag_from_env, patch_environment
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
@@ -23,17 +24,21 @@ FSDP_SETTINGS = {
     "fsdp_cpu_ram_efficient_loading": "false",
     "fsdp_activation_checkpointing": "false",
 }
+# How long processes wait for each other. Each encodes its share of the features without a word to the others, and not all are
+# equally fast: NCCL would give up after ten minutes. The launcher notices at once if one ends; one that hangs takes this long.
+PATIENCE = timedelta(hours=6)
 
 
 def build_accelerator(**arguments) -> Accelerator:
-    """An [`Accelerator`] of these arguments, which leaves FSDP to [`shard`]. Accelerate itself would store the frozen CLIP in
-    every checkpoint, and on a CPU it would run DDP in place of FSDP, without a word.
+    """An [`Accelerator`] of these arguments, whose processes wait for each other as long as `PATIENCE`, and which leaves FSDP
+    to [`shard`]. Accelerate itself would store the frozen CLIP in every checkpoint, and on a CPU it would run DDP in place of
+    FSDP, without a word.
 
     Raises:
         ValueError: if the configuration of Accelerate asks for what cannot work here; see [`check_sharding`].
     """
     with patch_environment(**{USE_FSDP: "false"}):
-        accelerator = Accelerator(**arguments)
+        accelerator = Accelerator(**arguments, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     check_sharding(accelerator)
     return accelerator
 

@@ -29,8 +29,8 @@ from m2c.training.features import cache as feature_cache
 from m2c.training.features import shards as feature_shards
 from m2c.training.features.cache import FeatureCache
 from m2c.training.features.encoding import Encoder, widen
-from m2c.training.features.key import describe_features, key_of
-from m2c.training.features.shards import FeatureShards, Shard
+from m2c.training.features.key import describe_features, digests_of, key_of
+from m2c.training.features.shards import FeatureShards, Shard, parts_of
 from m2c.training.samples.images import PairSamples, TripletSamples
 from m2c.training.tasks.adapters import add_composing_adapter
 from modeling_m2c import M2CModel
@@ -92,6 +92,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted((tmp_path / "cache").rglob("*.safetensors"))}
 
 
+def shards_in(tmp_path: Path) -> list[str]:
+    """Names of the stored shards, less the digests of their rows."""
+    return [re.fullmatch(r"(view\d-\d{5})-[0-9a-f]{32}\.safetensors", name)[1] for name in files(tmp_path)]
+
+
 def direct(model, samples, stage: int, view: int = 0) -> dict[str, torch.Tensor]:
     """Every row by the plain way, in the batches of the cache, through half precision."""
     samples.set_epoch(view)
@@ -150,7 +155,7 @@ def test_what_is_there_is_not_encoded_again(make_cache, processor, tmp_path, cap
     assert f"features of {ROWS} rows, views: 1, take" in line and "GB free" in line
     assert len(files(tmp_path)) == SHARDS
     (about,) = (tmp_path / "cache").rglob("about.json")
-    assert json.loads(about.read_text())["dataset"] == "scenes" and json.loads(about.read_text())["rows"] == ROWS
+    assert json.loads(about.read_text())["model"] == make_cache().config.model
     again = make_cache()
     again.features_of(pair_samples(processor), 1)
     assert again.count == 0 and capsys.readouterr().out == ""
@@ -171,6 +176,81 @@ def test_a_truncated_shard_is_encoded_again(make_cache, processor, model, tmp_pa
         assert cache.count == 4 + 1
         assert {name: path.read_bytes() for name, path in files(tmp_path).items()} == whole
         assert files(tmp_path)[names[0]].stat().st_mtime_ns == untouched
+
+
+def read_all(features, view: int = 0) -> dict[str, torch.Tensor]:
+    features.set_epoch(view)
+    return features.__getitems__(list(range(len(features))))
+
+
+def assert_fresh(features, model, samples, num_views: int = 1) -> None:
+    """Features are what the towers make of these samples now."""
+    for view in range(num_views):
+        stored = read_all(features, view)
+        assert all(torch.equal(stored[name], tensor) for name, tensor in direct(model, samples, 1, view).items())
+
+
+@pytest.fixture(params=["bytes", "files"])
+def pictures(request, tmp_path):
+    """Pairs whose picture can be changed, inside of the data set or as a file."""
+    rows = PAIRS.to_list()
+    if request.param == "files":
+        (tmp_path / "images").mkdir()
+        for index, row in enumerate(rows):
+            path = tmp_path / "images" / f"{index}.png"
+            path.write_bytes(row["image"]["bytes"])
+            row["image"] = {"bytes": None, "path": str(path)}
+
+    def change(index: int, content: bytes) -> None:
+        if request.param == "files":
+            Path(rows[index]["image"]["path"]).write_bytes(content)
+        else:
+            rows[index]["image"]["bytes"] = content
+
+    features = Features({"image": Image(decode=False), "caption": Value("string")})
+    return SimpleNamespace(change=change, rows=lambda: Dataset.from_list(rows, features=features))
+
+
+def test_a_changed_image_costs_its_own_shard_and_no_other(make_cache, processor, model, pictures, tmp_path):
+    make_cache().features_of(pair_samples(processor, pictures.rows()), 2)
+    before = set(files(tmp_path))
+    pictures.change(5, PAIRS[0]["image"]["bytes"])
+    cache, samples = make_cache(), pair_samples(processor, pictures.rows())
+    features = cache.features_of(samples, 2)
+    assert cache.count == 1 + 2 * 4, "two views of a shard, and one row to estimate the size by"
+    assert_fresh(features, model, samples, num_views=2)
+    assert before < set(files(tmp_path)) and len(set(files(tmp_path)) - before) == 2
+
+
+def test_an_unreadable_image_is_named_and_the_rest_is_kept_until_it_is_mended(make_cache, processor, model, pictures, tmp_path):
+    pictures.change(9, b"<html>")
+    with pytest.raises(ValueError, match="row 9 of the data set has an unreadable image in column 'image'"):
+        make_cache().features_of(pair_samples(processor, pictures.rows()), 1)
+    assert shards_in(tmp_path) == ["view0-00000", "view0-00001"]
+    pictures.change(9, PAIRS[9]["image"]["bytes"])
+    cache, samples = make_cache(), pair_samples(processor, pictures.rows())
+    features = cache.features_of(samples, 1)
+    assert cache.count == 1 + 3 and len(files(tmp_path)) == SHARDS, "no dead file is left"
+    assert_fresh(features, model, samples)
+
+
+def test_more_rows_cost_what_is_new(make_cache, processor, model, tmp_path):
+    make_cache().features_of(pair_samples(processor, PAIRS.select(range(9))), 1)
+    cache, samples = make_cache(), pair_samples(processor)
+    features = cache.features_of(samples, 1)
+    assert cache.count == 1 + 3, "the last shard has more rows now"
+    assert_fresh(features, model, samples)
+    again = make_cache()
+    again.features_of(pair_samples(processor, PAIRS.select(range(9))), 1)
+    assert again.count == 0, "the shorter one is still there"
+
+
+def test_the_same_rows_at_another_place_are_augmented_otherwise(make_cache, processor, model):
+    make_cache().features_of(pair_samples(processor), 1)
+    cache, samples = make_cache(), pair_samples(processor, PAIRS.select(range(4, 8)))
+    features = cache.features_of(samples, 1)
+    assert cache.count == 1 + 4
+    assert_fresh(features, model, samples)
 
 
 def bump(model, name: str) -> None:
@@ -226,7 +306,13 @@ CHANGES = {
 }
 
 
-def key_after(change, stage: int, model, processor) -> str:
+def names_of(samples, model, mixed_precision: str = "no") -> tuple[str, ...]:
+    """What tells stored features from others: of the folder, and of each shard."""
+    digests = digests_of(samples.encoded_rows, parts_of(len(samples)))
+    return key_of(describe_features(samples, model, mixed_precision)), *digests
+
+
+def names_after(change, stage: int, model, processor) -> tuple[str, ...]:
     rows = [{**row, "modification": text} for row, text in zip(PAIRS.to_list(), TEXTS)]
     world = SimpleNamespace(model=model, processor=processor, rows=rows, augmentation={}, config={})
     change(world)
@@ -238,26 +324,34 @@ def key_after(change, stage: int, model, processor) -> str:
         rows = rows.add_column("reference", rows["image"][:], feature=Image(decode=False))
         samples = triplet_samples(processor, rows.rename_columns({"image": "target", "caption": "reference_caption"}))
     config = TrainingConfig(stage=stage, **world.config)
-    return key_of(describe_features(samples, model, config.mixed_precision))
+    return names_of(samples, model, config.mixed_precision)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_the_key_changes_with_what_decides_a_feature_and_nothing_else(model, processor, stage):
-    expected, keys = key_after(CHANGES["nothing"][0], stage, model, processor), set()
+def test_names_change_with_what_decides_a_feature_and_nothing_else(model, processor, stage):
+    expected, found = names_after(CHANGES["nothing"][0], stage, model, processor), set()
     for name, (change, *decides) in CHANGES.items():
-        key = key_after(change, stage, copy.deepcopy(model), copy.deepcopy(processor))
-        assert (key != expected) == decides[stage - 1], name
-        keys.add(key)
-    assert len(keys) == 1 + sum(decides[stage - 1] for _, *decides in CHANGES.values()), "and every change makes another one"
+        names = names_after(change, stage, copy.deepcopy(model), copy.deepcopy(processor))
+        assert (names != expected) == decides[stage - 1], name
+        found.add(names)
+    assert len(found) == 1 + sum(decides[stage - 1] for _, *decides in CHANGES.values()), "and every change makes another one"
+
+
+def test_a_row_is_in_the_digest_of_its_own_shard(model, processor):
+    _, *expected = names_of(pair_samples(processor), model)
+    for index in range(ROWS):
+        rows = [{**row, "caption": "a star"} if place == index else row for place, row in enumerate(PAIRS.to_list())]
+        _, *digests = names_of(pair_samples(processor, Dataset.from_list(rows, features=PAIRS.features)), model)
+        assert [number for number in range(SHARDS) if digests[number] != expected[number]] == [index // 4]
 
 
 def test_a_mapper_alone_shares_the_features_of_stage_1(make_config, processor):
-    keys = set()
+    found = set()
     for layers in ([], [1], [0, 2]):
         torch.manual_seed(0)
         model = M2CModel(make_config(injection_layers=layers))
-        keys.add(key_after(lambda world: None, 1, model, processor))
-    assert len(keys) == 1
+        found.add(names_after(lambda world: None, 1, model, processor))
+    assert len(found) == 1
 
 
 def test_files_of_images_are_known_by_path_size_and_time(model, processor, tmp_path):
@@ -265,28 +359,27 @@ def test_files_of_images_are_known_by_path_size_and_time(model, processor, tmp_p
     for index, path in enumerate(paths):
         path.write_bytes(PAIRS[index]["image"]["bytes"])
 
-    def key() -> str:
+    def names() -> tuple[str, ...]:
         rows = Dataset.from_dict({"image": [str(path) for path in paths], "caption": ["", "x", "y"]})
-        return key_of(describe_features(pair_samples(processor, rows), model, "no"))
+        return names_of(pair_samples(processor, rows), model)
 
-    keys = [key()]
-    assert key() == keys[0]
+    found = [names()]
+    assert names() == found[0]
     os.utime(paths[1], ns=(0, 0))
-    keys.append(key())
+    found.append(names())
     paths[1].write_bytes(paths[1].read_bytes() + b" ")
     os.utime(paths[1], ns=(0, 0))
-    keys.append(key())
+    found.append(names())
     paths[1] = paths[1].rename(tmp_path / "renamed.png")
-    keys.append(key())
+    found.append(names())
     paths[1].unlink()
-    keys.append(key())
-    assert len(set(keys)) == 5
+    found.append(names())
+    assert len(set(found)) == 5 and len({folder for folder, *_ in found}) == 1
 
 
 def test_no_caption_is_an_empty_one(model, processor):
     first, second = (Dataset.from_dict({"image": PAIRS["image"][:2], "caption": [text, "x"]}) for text in ("", None))
-    keys = {key_of(describe_features(pair_samples(processor, rows), model, "no")) for rows in (first, second)}
-    assert len(keys) == 1
+    assert len({names_of(pair_samples(processor, rows), model) for rows in (first, second)}) == 1
 
 
 def test_more_than_the_limit_is_refused_before_anything_is_encoded(make_cache, processor, tmp_path):
@@ -312,7 +405,7 @@ def test_too_little_space_is_refused_and_what_is_there_is_deducted(make_cache, p
     with pytest.raises(OSError, match=r"--cached_views.*--patch_grid.*another --cache_dir"):
         cache.features_of(pair_samples(processor), 2)
     assert cache.count == 1
-    files(tmp_path)["view0-00002.safetensors"].unlink()
+    list(files(tmp_path).values())[2].unlink()
     make_cache().features_of(pair_samples(processor), 1)  # three rows of eleven fit
 
 
@@ -356,16 +449,7 @@ def test_what_does_not_fit_into_half_precision_is_an_error(make_cache, processor
     cache.encode = overflow
     with pytest.raises(ValueError, match=r"image_tokens of row 5 .*not finite in half precision.*--cached_views 0"):
         cache.features_of(pair_samples(processor), 1)
-    assert list(files(tmp_path)) == ["view0-00000.safetensors"]
-
-
-def test_an_unreadable_image_is_named_and_the_rest_is_kept(make_cache, processor, tmp_path):
-    rows = PAIRS.to_list()
-    rows[9]["image"]["bytes"] = b"<html>"
-    broken = Dataset.from_list(rows, features=Features({"image": Image(decode=False), "caption": Value("string")}))
-    with pytest.raises(ValueError, match="row 9 of the data set has an unreadable image in column 'image'"):
-        make_cache().features_of(pair_samples(processor, broken), 1)
-    assert list(files(tmp_path)) == ["view0-00000.safetensors", "view0-00001.safetensors"]
+    assert shards_in(tmp_path) == ["view0-00000"]
 
 
 def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_path, capsys, monkeypatch):
@@ -375,7 +459,7 @@ def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_
     monkeypatch.setattr(feature_cache, "on_main", lambda action: (turns.append(action), on_main(action))[1])
     make_cache().features_of(pair_samples(processor), 1)
     (folder,) = {path.parent for path in files(tmp_path).values()}
-    missing = files(tmp_path)["view0-00001.safetensors"]
+    missing = list(files(tmp_path).values())[1]
     content = missing.read_bytes()
     missing.unlink()
     cache = make_cache()
@@ -383,7 +467,7 @@ def test_of_two_runs_one_encodes_and_the_other_waits(make_cache, processor, tmp_
     with FileLock(folder / ".lock"):
         other.start()
         deadline = time.time() + 60
-        while "another run is encoding these features" not in capsys.readouterr().out:
+        while "another run is storing features in" not in capsys.readouterr().out:
             assert time.time() < deadline
             time.sleep(0.01)
         heard = len(turns)

@@ -1,6 +1,7 @@
 """Weights must stay whole and exact: what Accelerate may not do to them."""
 
 import os
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -48,17 +49,33 @@ def test_fsdp_of_an_old_pytorch_is_refused(monkeypatch):
         check_sharding(accelerator_of("MULTI_GPU"))
 
 
-def test_fsdp_is_not_left_to_accelerate(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+@pytest.fixture
+def built(monkeypatch):
+    """What Accelerate is asked for: whether by FSDP, and its arguments."""
     seen = []
 
     def build(**arguments) -> SimpleNamespace:
-        seen.append((os.environ["ACCELERATE_USE_FSDP"], arguments))
+        seen.append((os.environ.get("ACCELERATE_USE_FSDP"), arguments))
         return accelerator_of("MULTI_GPU")
 
     monkeypatch.setattr(sharding, "Accelerator", build)
+    return seen
+
+
+def test_fsdp_is_not_left_to_accelerate(monkeypatch, built):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     build_accelerator(mixed_precision="bf16")
-    assert seen == [("false", {"mixed_precision": "bf16"})] and os.environ["ACCELERATE_USE_FSDP"] == "true"
+    ((use_fsdp, arguments),) = built
+    assert use_fsdp == "false" and os.environ["ACCELERATE_USE_FSDP"] == "true"
+    assert arguments["mixed_precision"] == "bf16"
+
+
+def test_processes_wait_for_each_other_for_hours(built):
+    """One that has encoded its share waits for the others in a single call, to which NCCL gives ten minutes."""
+    build_accelerator()
+    ((_, arguments),) = built
+    (group,) = arguments["kwargs_handlers"]
+    assert group.to_kwargs() == {"timeout": sharding.PATIENCE} and sharding.PATIENCE >= timedelta(hours=1)
 
 
 def test_weights_must_stay_exact():
