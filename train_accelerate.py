@@ -40,6 +40,7 @@ Installed with the package, the same script is the command `m2c train`.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -93,9 +94,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _own_words(error: Exception) -> str:
     message = str(error).strip()
-    # From a worker that loads images an error comes wrapped in that worker's traceback; its own words are the last line.
-    from_worker = " in DataLoader worker process " in message.splitlines()[0] if message else False
-    return message.splitlines()[-1].removeprefix("ValueError: ") if from_worker else message
+    # From a worker that loads images an error comes wrapped in that worker's traceback; its own words are in the last line.
+    caught = re.match(r"Caught (\w+) in DataLoader worker process ", message)
+    if caught is None:
+        return message
+    last = message.splitlines()[-1]
+    return last.partition(f"{caught[1]}: ")[2] or last
 
 
 if __name__ == "__main__":

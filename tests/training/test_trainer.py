@@ -1,5 +1,6 @@
 """Whole runs of the training script on tiny models, as users start them."""
 
+import errno
 import json
 import math
 import multiprocessing
@@ -8,6 +9,7 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +29,8 @@ from m2c.data.image_folder import write_image_folder
 from m2c.training import TrainingConfig, train
 from m2c.training.early_stopping import EarlyStopping
 from m2c.training.processes.interruption import Interruption
+from m2c.training.records.checkpoint_files import step_of
+from m2c.training.samples.images import PairSamples
 from m2c.training.steps.step import TrainingStep
 
 
@@ -534,25 +538,66 @@ def test_validation_on_a_benchmark_and_a_picture_of_the_run(clip_path, tmp_path,
         assert picture.width > 1000
 
 
-def test_a_killed_worker_is_named(clip_path, tmp_path, capsys, monkeypatch):
+def test_a_killed_worker_is_named_and_costs_no_step(clip_path, tmp_path, capsys, monkeypatch):
     # More batches than are loaded ahead, or the last worker would have done its work before.
     pairs = write_image_folder(scenes.pairs(40), tmp_path / "pairs")
+    arguments = ["--num_workers", 1, "--max_steps", 9, "--checkpoint_steps", 40]
+    assert on_folder(pairs, clip_path, tmp_path, *arguments) == 0
+    whole, out = (tmp_path / "out").rename(tmp_path / "whole"), tmp_path / "out"
     take = TrainingStep.take
 
     def take_with_a_kill(self, step, batch):
         if step == 2:
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # so that it ends within this step
         return take(self, step, batch)
 
-    arguments = ["--num_workers", 1, "--max_steps", 9, "--checkpoint_steps", 2]
     monkeypatch.setattr(TrainingStep, "take", take_with_a_kill)
     assert on_folder(pairs, clip_path, tmp_path, *arguments) == 1
     message = capsys.readouterr().err
     assert "Lower --num_workers or --batch_size, and go on with --resume" in message and "Traceback" not in message
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    assert 3 <= step_of(checkpoint) < 9, "what was loaded before is still trained on"
+    assert f"no batch could be read after step {step_of(checkpoint)};" in message
     monkeypatch.undo()
     assert on_folder(pairs, clip_path, tmp_path, *arguments, "--resume") == 0
-    assert "going on from" in capsys.readouterr().out
+    assert f"going on from {checkpoint}" in capsys.readouterr().out
+    assert_same_weights(whole, out)
+    assert_same_log(whole, out)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_system_refuses_to_read_is_named(pairs_folder, clip_path, tmp_path, capsys, monkeypatch, workers):
+    def refuse(self, index):
+        raise PermissionError(errno.EACCES, "Permission denied", "0.png")
+
+    monkeypatch.setattr(PairSamples, "__getitem__", refuse)
+    assert on_folder(pairs_folder, clip_path, tmp_path, "--cached_views", 0, "--num_workers", workers) == 1
+    assert capsys.readouterr().err.endswith("error: [Errno 13] Permission denied: '0.png'\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_disk_that_is_full_when_a_step_is_logged(clip_path, tmp_path, capsys, monkeypatch):
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--checkpoint_steps", 2]
+    assert run(*arguments, "--output_dir", tmp_path / "whole") == 0
+    log, kept, take = tmp_path / "out" / "log.jsonl", tmp_path / "log so far", TrainingStep.take
+
+    def take_on_a_full_disk(self, step, batch):
+        if step == 3:
+            log.rename(kept)
+            log.symlink_to("/dev/full")
+        return take(self, step, batch)
+
+    monkeypatch.setattr(TrainingStep, "take", take_on_a_full_disk)
+    assert run(*arguments, "--output_dir", tmp_path / "out") == 1
+    message = f"error: {log} could not be written (No space left on device). Make room there, and go on with --resume\n"
+    assert capsys.readouterr().err.endswith(message)
+    kept.rename(log)
+    monkeypatch.undo()
+    assert run(*arguments, "--output_dir", tmp_path / "out", "--resume") == 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "out")
+    assert_same_log(tmp_path / "whole", tmp_path / "out")
 
 
 def test_a_worker_outlives_what_asks_the_run_to_end(pairs_folder, clip_path, tmp_path, capsys, monkeypatch):

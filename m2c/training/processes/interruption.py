@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,6 +34,9 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """A context in which SIGTERM and Ctrl-C are noted instead of obeyed. Asked again, the process ends at once.
 
+    A process that loads images and dies is not noticed before the run asks it for a batch: at any other moment PyTorch's error
+    would tear a step or a checkpoint apart.
+
     Args:
         accelerator: of the run; its processes end together, whichever of them was asked.
     """
@@ -45,6 +49,9 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody handle signals
             self.handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+            if sys.platform != "win32":
+                _set_SIGCHLD_handler()  # which PyTorch does once, and otherwise would with the run's first worker
+                self.handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self
 
     def __exit__(self, error_type: type | None, *_) -> None:
@@ -116,7 +123,8 @@ def naming_losses() -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         reason = str(error).partition("\n")[0].strip().removesuffix(".")
-        if reason.startswith("DataLoader worker"):
+        # Where batches are for a GPU, a thread takes them from the workers, and may die of the death of one.
+        if reason.startswith(("DataLoader worker", "Pin memory thread")):
             raise ChildProcessError(
                 f"{reason}: most likely memory ran out. Lower --num_workers or --batch_size, and go on with --resume"
             ) from error

@@ -9,12 +9,16 @@ from tqdm.auto import tqdm
 
 from m2c.whole_files import write_whole
 
+from .full_disk import naming_file
+
 
 LOG = "log.jsonl"
 
 
 def append(output_dir: str | Path, entry: dict) -> None:
-    with open(Path(output_dir, LOG), "a", encoding="utf-8") as log:
+    """Adds a line to `log.jsonl`; raises `OSError` if it cannot be written."""
+    path = Path(output_dir, LOG)
+    with naming_file(path), open(path, "a", encoding="utf-8") as log:
         log.write(_line(entry))
 
 
@@ -41,7 +45,8 @@ def forget_after(output_dir: str | Path, step: int) -> None:
     path = Path(output_dir, LOG)
     if path.exists():
         kept = [entry for entry in read_log(path) if entry["step"] <= step]
-        write_whole(path, "".join(map(_line, kept)))
+        with naming_file(path):
+            write_whole(path, "".join(map(_line, kept)))
 
 
 def _line(entry: dict) -> str:

@@ -17,6 +17,8 @@ from m2c.training.config import TrainingConfig
 from m2c.versions import versions
 from m2c.whole_files import write_whole
 
+from .full_disk import naming_file
+
 
 RUN_RECORD = "run.json"
 # What names a place on this machine and changes nothing in a result.
@@ -32,6 +34,7 @@ def record_start(config: TrainingConfig, accelerator: Accelerator, checkpoint: P
 
     Raises:
         ValueError: if there is such a file that does not hold the starts of a run.
+        OSError: if it cannot be written; the earlier one stays.
     """
     path, device = Path(config.output_dir, RUN_RECORD), accelerator.device
     earlier = _earlier_starts(path)
@@ -50,7 +53,8 @@ def record_start(config: TrainingConfig, accelerator: Accelerator, checkpoint: P
         "threads": torch.get_num_threads(),
         "devices": devices,
     }
-    write_whole(path, json.dumps([*earlier, start], indent=2) + "\n")
+    with naming_file(path):
+        write_whole(path, json.dumps([*earlier, start], indent=2) + "\n")
 
 
 def public_config(config: TrainingConfig) -> dict:

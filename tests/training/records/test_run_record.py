@@ -77,8 +77,11 @@ def test_a_full_disk_leaves_the_earlier_record(config, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError) as raised:
         record_start(config, accelerator)
+    path = Path(config.output_dir, "run.json")
+    reason = "(No space left on device). Make room there, and go on with --resume"
+    assert str(raised.value) == f"{path} could not be written {reason}"
     assert starts_of(config) == before
 
 
