@@ -18,7 +18,7 @@ from m2c.data.image_folder import write_image_folder
 
 
 SCRIPT = Path(train_accelerate.__file__)
-FSDP = SCRIPT.parent / "docs" / "accelerate" / "fsdp.yaml"
+FSDP = Path(__file__).parents[2] / "docs" / "accelerate" / "fsdp.yaml"
 STAGE_1 = ["--max_samples", 40, "--max_steps", 5, "--log_steps", 1, "--mapper_hidden_size", 16, "--injection_hidden_size", 16]
 STAGE_2 = [
     "--stage",

@@ -76,12 +76,12 @@ def chunked(task, batch, chunk_size):
 
 def assert_same(one, two, terms_one, terms_two) -> None:
     for name, value in terms_one.items():
-        torch.testing.assert_close(terms_two[name], value, atol=1e-5, rtol=0)
+        torch.testing.assert_close(terms_two[name], value, atol=1e-5, rtol=1e-5)
     for (name, a), b in zip(one.named_parameters(), two.parameters()):
         assert (a.grad is None) == (b.grad is None), name
         if a.grad is not None:
             assert a.grad.abs().sum() > 0, name
-            torch.testing.assert_close(b.grad, a.grad, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(b.grad, a.grad, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
     for (name, a), b in zip(one.named_buffers(), two.buffers()):
         torch.testing.assert_close(b, a, msg=name)
 
