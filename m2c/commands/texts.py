@@ -98,21 +98,19 @@ def caption(
     from m2c.retrieval.text_store import CAPTION, FILE_NAME, TextStore, say_other_revisions
 
     logging.disable_progress_bar()  # of reading models; that of the work itself stays
-    is_main = processes().is_main_process
     cache = cache_folder(cache_dir)
     try:
         settings = CaptionSettings(temperature, top_p, seed, prompt, max_new_tokens)
         folder = PictureFolder(images, cache)
         loaded = load_captioner(captioner, settings, server, batch_size, concurrency, revision)
         store = TextStore(cache / FILE_NAME)
-        if is_main:
-            say_other_revisions(store, CAPTION, loaded.identity, "--revision", typer.echo)
+        say_other_revisions(store, CAPTION, loaded.identity, "--revision", typer.echo)
         found = run(store, loaded, folder.picture, folder.digests, captions, folder.names, typer.echo)
     except (ValueError, OSError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
         fail("interrupted; the captions that were written are kept, and the same command goes on from there", 130)
-    if is_main:
+    if processes().is_main_process:
         export = ["m2c", "texts", "export", "captions.parquet", "--kind", "caption", "--images", str(images)]
         export += [] if cache_dir is None else ["--cache_dir", str(cache_dir)]
         typer.echo(f"{sum(map(len, found)):,} captions of {len(found):,} pictures are in {store.path}. To publish them:")

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from m2c.cache_dir import cache_folder
 from m2c.data.benchmarks import Benchmark
-from m2c.encoding import Extractor, processes
+from m2c.encoding import Extractor
 from m2c.retrieval.captioning import CaptionSettings, load_captioner
 from m2c.retrieval.chat import load_chat
 from m2c.retrieval.complementary import (
@@ -111,9 +111,8 @@ class Complementary:
         )
         store = TextStore(cache_folder(cache_dir) / FILE_NAME)
         editor = Editor(chat, benchmark, options.editor_seed, options.editor_max_new_tokens, options.editor_tries)
-        if processes().is_main_process:
-            say_other_revisions(store, CAPTION, captioner.identity, "--captioner_revision", say)
-            say_other_revisions(store, EDITED_CAPTION, editor.generator(EDITED_CAPTION), "--editor_revision", say)
+        say_other_revisions(store, CAPTION, captioner.identity, "--captioner_revision", say)
+        say_other_revisions(store, EDITED_CAPTION, editor.generator(EDITED_CAPTION), "--editor_revision", say)
         self.writer = Writer(captioner, editor, store, options.captions, options.form, options.objects, say)
         self.parts: list[tuple[Benchmark, ComplementaryFeatures]] = []
         self.costs: list[dict] = []

@@ -83,11 +83,8 @@ def test_words_of_people_name_no_path(text):
 @pytest.mark.parametrize(
     "path",
     [
-        "/home/me/pairs",
+        *(f"/{folder}/pairs" for folder in ("home/me", "root", "mnt/disk", "data")),
         "/Users/me/my pairs/red.png",
-        "/root/pairs",
-        "/mnt/disk/pairs",
-        "/data/pairs",
         "~/pairs/red.png",
         r"C:\Users\me\pairs",
         r"E:\pairs\red.png",

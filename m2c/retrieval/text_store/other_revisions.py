@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+from m2c.encoding import processes
+
 from .store import TextStore
 
 
 def say_other_revisions(store: TextStore, kind: str, generator: dict, option: str, say: Callable[[str], None]) -> None:
-    """Says which other revisions wrote texts with the same settings, and how to have those instead of new ones.
+    """Says which other revisions wrote texts with the same settings, and how to have those instead of new ones; one process
+    speaks for all.
 
     Args:
         store: where texts are.
@@ -15,6 +18,8 @@ def say_other_revisions(store: TextStore, kind: str, generator: dict, option: st
         option: that chooses the revision.
         say: prints a line.
     """
+    if not processes().is_main_process:
+        return
     own = generator.get("revision")
     for other, count in store.counts(kind, generator["model"]):
         revision = other.get("revision")

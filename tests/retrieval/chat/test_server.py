@@ -293,7 +293,7 @@ def test_nothing_is_asked_before_the_first_reply_is_wanted(chat_server):
 
 
 INTERRUPTED = """
-import os, signal, sys, threading
+import os, signal, sys
 from m2c.retrieval.chat import Request, load_chat
 
 requests = [Request([{"role": "user", "content": str(n)}]) for n in range(1000)]
