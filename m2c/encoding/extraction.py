@@ -160,6 +160,8 @@ class Extractor:
         todo = [first[digest] for digest in store.missing(digests[position] for position in positions)]
         # Stores of machines with disks of their own differ; so does one that another run is writing to.
         todo = list(dict.fromkeys(gather_object(todo)))
+        if not todo:
+            return  # before workers are started for nothing
         waiting: list[tuple[list[int], torch.Tensor]] = []
         try:
             for found, pixels in self._pictures(benchmark, todo, f"encoding {name}"):

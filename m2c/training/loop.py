@@ -79,8 +79,11 @@ class TrainingLoop:
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def run(self) -> None:
+    def run(self, interruption: Interruption) -> None:
         """Takes the steps that are left.
+
+        Args:
+            interruption: entered; what it has noted ends the run after the step that is being taken.
 
         Raises:
             Interrupted: on every process, if one of them was asked to end; a checkpoint of the last step is there then.
@@ -88,7 +91,7 @@ class TrainingLoop:
             ValueError: if the gradient is not finite in many steps in a row.
             OSError: if the log or a checkpoint cannot be written.
         """
-        with Interruption(self.accelerator) as interruption, self._bar() as bar:
+        with self._bar() as bar:
             batches = islice(self.batches.since(self.step), self.config.max_steps - self.step)
             while not self.stopping.should_stop and (batch := self._next(batches, interruption)) is not None:
                 terms, is_finite = self.training.take(self.step, batch)

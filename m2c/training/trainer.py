@@ -18,7 +18,7 @@ from .config import TrainingConfig
 from .data import build_data
 from .loop import TrainingLoop
 from .processes.agreement import on_main
-from .processes.interruption import naming_losses
+from .processes.interruption import Interruption, naming_losses
 from .processes.sharding import build_accelerator
 from .records import tracking
 from .records.identity import identity_of
@@ -42,7 +42,8 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
         ValueError: for data, checkpoints or arguments that do not fit; the message names them.
         FileExistsError: if the output folder exists and is not empty. Nothing in it is touched.
         OSError: if what was made cannot be written.
-        Interrupted: if the run was asked to end, by SIGTERM or Ctrl-C; a checkpoint was written.
+        Interrupted: if the run was asked to end, by SIGTERM or Ctrl-C; a checkpoint was written. After the last step the model
+            is written first, and the signal then goes to whoever handled it before.
     """
     accelerator = build_accelerator(
         mixed_precision=config.mixed_precision,
@@ -63,11 +64,13 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
         loop = TrainingLoop(config, accelerator, task, data, validation, checkpoint, identity)
         on_main(lambda: forget_after(config, loop.step))
         tracking.start(accelerator, config, loop.step)
-        try:
-            loop.run()
-        finally:
-            tracking.end(accelerator)
-        on_main(lambda: _save(config, accelerator, loop, model, processor))
+        with Interruption(accelerator) as interruption:
+            try:
+                loop.run(interruption)
+            finally:
+                tracking.end(accelerator)
+            # Asked to end in here, a run ends with its model written: there may be no checkpoint of the last step.
+            on_main(lambda: _save(config, accelerator, loop, model, processor))
     return model.eval(), processor
 
 

@@ -26,7 +26,7 @@ import train_accelerate
 from m2c.data import scenes
 from m2c.data.benchmarks.scenes import load_scenes
 from m2c.data.image_folder import write_image_folder
-from m2c.training import TrainingConfig, train
+from m2c.training import TrainingConfig, train, trainer
 from m2c.training.early_stopping import EarlyStopping
 from m2c.training.processes.interruption import Interruption
 from m2c.training.records.checkpoint_files import step_of
@@ -246,20 +246,23 @@ def test_asked_twice_a_run_ends_at_once(clip_path, tmp_path, capfd, signalled, m
     assert len(log_of(out)) == 4
 
 
-def test_a_signal_in_the_last_moment_is_not_lost(clip_path, tmp_path, monkeypatch):
-    """When no step follows at whose end it would be noticed."""
-    agreed = Interruption.agreed
+@pytest.mark.parametrize("moment", [(Interruption, "agreed"), (trainer, "save_retriever")])
+def test_a_signal_in_the_last_moment_costs_nothing(clip_path, tmp_path, capfd, monkeypatch, moment):
+    """When no step follows that would notice it, and no checkpoint is written."""
+    original, out = getattr(*moment), tmp_path / "out"
 
-    def signal_after_the_last_step(self, has_failed):
-        noted = agreed(self, has_failed)
-        if (tmp_path / "out" / "checkpoints" / "step_000004").exists():
+    def with_signal(*arguments):
+        result = original(*arguments)
+        if (out / "log.jsonl").exists() and len(log_of(out)) == 5:
             signal.raise_signal(signal.SIGINT)
-        return noted
+        return result
 
-    monkeypatch.setattr(Interruption, "agreed", signal_after_the_last_step)
-    arguments = [*FAST, *SMALL, "--model", clip_path, "--max_steps", 5, "--checkpoint_steps", 4]
-    assert run(*arguments, "--output_dir", tmp_path / "out") == 130
-    assert not (tmp_path / "out" / "model.safetensors").exists()
+    monkeypatch.setattr(*moment, with_signal)
+    arguments = [*FAST, *SMALL, "--model", clip_path, "--max_steps", 5, "--checkpoint_steps", 0, "--output_dir", out]
+    assert run(*arguments) == 130
+    monkeypatch.undo()
+    assert run(*arguments, "--resume") == 0
+    assert "holds the finished run" in capfd.readouterr().out
 
 
 def test_a_run_without_a_main_thread_trains(clip_path, tmp_path):

@@ -57,7 +57,7 @@ class Interruption:
     def __exit__(self, error_type: type | None, *_) -> None:
         self._restore_handlers()
         if self.noted and error_type is None:
-            signal.raise_signal(self.noted)  # too late for a checkpoint, not for whoever handles signals out there
+            signal.raise_signal(self.noted)  # all is saved, and whoever handles signals out there is to know
 
     def agreed(self, has_failed: bool) -> tuple[int, bool]:
         """The number of the signal that any of the processes got, 0 if none did; and whether any of them has failed. To be
@@ -75,7 +75,7 @@ class Interruption:
             self.noted, self.since = number, now
             if self.accelerator.is_main_process:
                 # Not `print`, which may just be at work.
-                os.write(2, b"\nending after this step, with a checkpoint; once more to end at once\n")
+                os.write(2, b"\nending as soon as what was trained is saved; once more to end at once\n")
         elif now - self.since > SAME_REQUEST_SECONDS:
             self._restore_handlers()
             signal.raise_signal(number)

@@ -1,5 +1,6 @@
 """The log of a run as a picture: learning curves in small multiples."""
 
+import gc
 import math
 from itertools import cycle
 from pathlib import Path
@@ -33,7 +34,14 @@ def draw_curves(log_path: Path, png_path: Path) -> None:
     Raises:
         OSError: if the log cannot be read, or the picture not written.
     """
-    entries = read_log(log_path)
+    figure = _figure_of(read_log(log_path))
+    with whole_file(png_path) as partial:
+        figure.savefig(partial, format="png")
+    del figure
+    gc.collect()  # its parts refer to each other: in a long run the remains of many figures would pile up
+
+
+def _figure_of(entries: list[dict]) -> Figure:
     panels = _panels(entries)
     rows = max(1, math.ceil(len(panels) / COLUMNS))
     width, height = WIDTH * COLUMNS, HEIGHT * rows + 0.2
@@ -50,8 +58,7 @@ def draw_curves(log_path: Path, png_path: Path) -> None:
             axis.set_xlabel("step", fontsize=9.5, color=MUTED)
     if not panels:
         figure.text(0.5, 0.5, "nothing was logged yet", ha="center", va="center", fontsize=12, color=MUTED)
-    with whole_file(png_path) as partial:
-        figure.savefig(partial, format="png")
+    return figure
 
 
 def _panels(entries: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:

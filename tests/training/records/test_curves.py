@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import weakref
 
 import pytest
 from matplotlib.figure import Figure
@@ -112,6 +113,15 @@ def test_what_a_killed_run_left_half_written_is_left_out(draw, end):
 def test_a_log_cut_within_a_character(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(lines(*LOSSES).encode() + '{"step": 10, "é'.encode()[:-1])
     assert read_log(tmp_path / "log.jsonl") == LOSSES
+
+
+def test_a_long_run_keeps_no_figures(tmp_path, monkeypatch):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kwargs: (figures.append(weakref.ref(self)), save(self, *args, **kwargs))
+    )
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    assert [figure() for figure in figures] == [None]
 
 
 def test_an_earlier_picture_stays_until_the_new_one_is_complete(draw, tmp_path, monkeypatch):
