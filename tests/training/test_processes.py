@@ -16,6 +16,8 @@ import train_accelerate
 from m2c.data import scenes
 from m2c.data.image_folder import write_image_folder
 
+from .runs import log_of
+
 
 SCRIPT = Path(train_accelerate.__file__)
 FSDP = Path(__file__).parents[2] / "docs" / "accelerate" / "fsdp.yaml"
@@ -74,10 +76,6 @@ def test_a_dry_run_is_one_run_of_both_and_speaks_once(tmp_path):
     lines = [line for line in done.stdout.splitlines() if line]
     assert len(lines) == len(set(lines)) > 3, done.stdout
     assert "2 processes" in done.stdout
-
-
-def log_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def assert_same_run(one: Path, two: Path, weights: str) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
+from peft.helpers import disable_input_dtype_casting
 
 from m2c.training.config import TrainingConfig
 from m2c.training.features.encoding import Encoder, widen
@@ -53,7 +54,9 @@ class TrainingStep:
         self.place.begin(step, self.accelerator.process_index * self.config.batch_size)
         batch = widen(batch) if self.encode is None else self._encode(batch)
         self.updates.begin()
-        terms = self._backward(batch)
+        # Autocast casts what a product takes. PEFT would first widen it to the adapters' float32: two copies for nothing.
+        with disable_input_dtype_casting(self.model):
+            terms = self._backward(batch)
         return terms, self.updates.finish()
 
     def _encode(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,6 +1,5 @@
 """Stored features are those that would be encoded, once, whoever encodes them and whatever happens meanwhile."""
 
-import copy
 import json
 import os
 import re
@@ -14,57 +13,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from datasets import Dataset, Features, Image, Value
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from m2c import feature_files
-from m2c.checkpoints import load_model, load_processor
-from m2c.data import scenes
-from m2c.data.loading import read_image, undecoded
-from m2c.training import TrainingConfig, train
+from m2c.checkpoints import load_model
+from m2c.training import TrainingConfig
 from m2c.training.features import cache as feature_cache
-from m2c.training.features import shards as feature_shards
 from m2c.training.features.cache import FeatureCache
 from m2c.training.features.encoding import Encoder, widen
-from m2c.training.features.key import describe_features, digests_of, key_of
-from m2c.training.features.shards import FeatureShards, Shard, parts_of
-from m2c.training.samples.images import PairSamples, TripletSamples
-from m2c.training.tasks.adapters import add_composing_adapter
-from modeling_m2c import M2CModel
 
-
-ROWS = 11
-SHARDS = 3  # of four rows
-PAIRS = undecoded(scenes.pairs(ROWS), {"image"})
-PAIRS_IMAGE = read_image(PAIRS[0], "image", 0)
-TRIPLETS = undecoded(scenes.triplets(ROWS), {"reference", "target"})
-TEXTS = TRIPLETS["modification"][:]
-
-
-def shrink(module_setter) -> None:
-    """Shards of four rows, encoded two at a time."""
-    module_setter(feature_shards, "ROWS_PER_SHARD", 4)
-    module_setter(feature_cache, "BATCH_SIZE", 2)
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    shrink(monkeypatch.setattr)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def pair_samples(processor, rows: Dataset = PAIRS, flip: float = 0.5, seed: int = 0) -> PairSamples:
-    return PairSamples(undecoded(rows, {"image"}), processor, flip, seed)
-
-
-def triplet_samples(processor, rows: Dataset = TRIPLETS) -> TripletSamples:
-    return TripletSamples(undecoded(rows, {"reference", "target"}), processor)
+from .rows import PAIRS, ROWS, SHARDS, TEXTS, pair_samples, triplet_samples
 
 
 class Counting(FeatureCache):
@@ -253,135 +214,6 @@ def test_the_same_rows_at_another_place_are_augmented_otherwise(make_cache, proc
     assert_fresh(features, model, samples)
 
 
-def bump(model, name: str) -> None:
-    with torch.no_grad():
-        model.state_dict()[name].view(-1)[0] += 1
-
-
-def edit(column: str, value):
-    def change(world):
-        world.rows = [{**row, column: value} if index == 9 else row for index, row in enumerate(world.rows)]
-
-    return change
-
-
-def other_tokenizer(world):
-    world.processor.tokenizer.add_tokens(["polygon"])
-
-
-def with_adapter(world):
-    add_composing_adapter(world.model, TrainingConfig(stage=2))
-    bump(world.model, "composing_encoder.layers.0.mlp.fc1.lora_A.default.weight")
-
-
-# What is changed, and whether that decides features of stage 1 and of stage 2.
-CHANGES = {
-    "nothing": (lambda world: None, False, False),
-    "vision tower": (lambda world: bump(world.model, "vision_model.embeddings.class_embedding"), True, True),
-    "projection": (lambda world: bump(world.model, "visual_projection.weight"), True, True),
-    "text tower": (lambda world: bump(world.model, "text_model.final_layer_norm.bias"), True, True),
-    "text projection": (lambda world: bump(world.model, "text_projection.weight"), True, True),
-    "precision of weights": (lambda world: world.model.bfloat16(), True, True),
-    "mapper": (lambda world: bump(world.model, "token_mapper.fc2.bias"), False, True),
-    "injection": (lambda world: bump(world.model, "semantic_injection.projection.weight"), False, True),
-    "batch norm": (lambda world: bump(world.model, "semantic_injection.blocks.1.norm.running_mean"), False, True),
-    "activation": (lambda world: setattr(world.model.config, "mapper_hidden_act", "gelu"), False, True),
-    "adapter": (with_adapter, False, False),
-    "attention kernel": (lambda world: world.model.set_attn_implementation("eager"), False, False),
-    "patch grid": (lambda world: setattr(world.model.config, "injection_grid_size", 2), True, True),
-    "precision": (lambda world: world.config.update(mixed_precision="bf16"), True, True),
-    "batches": (lambda world: world.config.update(batch_size=3, num_workers=1, seed=5), False, False),
-    "release": (lambda world: setattr(world.model.config.vision_config, "transformers_version", "9"), False, False),
-    "preprocessing": (lambda world: setattr(world.processor.image_processor, "image_mean", [0.4, 0.5, 0.6]), True, True),
-    "tokenizer": (other_tokenizer, True, True),
-    "use of the tokenizer": (lambda world: world.processor.tokenizer("x", padding="max_length", max_length=9), False, False),
-    "template": (lambda world: setattr(world.processor, "composing_template", "{text} *"), False, False),
-    "seed of augmentation": (lambda world: world.augmentation.update(seed=1), True, False),
-    "share of mirrored views": (lambda world: world.augmentation.update(flip=0.1), True, False),
-    "image": (edit("image", {"bytes": b"another", "path": None}), True, True),
-    "caption": (edit("caption", "a star"), True, True),
-    "modification": (edit("modification", "is red"), False, False),
-    "order of rows": (lambda world: world.rows.reverse(), True, True),
-    "number of rows": (lambda world: world.rows.pop(), True, True),
-}
-
-
-def names_of(samples, model, mixed_precision: str = "no") -> tuple[str, ...]:
-    """What tells stored features from others: of the folder, and of each shard."""
-    digests = digests_of(samples.encoded_rows, parts_of(len(samples)))
-    return key_of(describe_features(samples, model, mixed_precision)), *digests
-
-
-def names_after(change, stage: int, model, processor) -> tuple[str, ...]:
-    rows = [{**row, "modification": text} for row, text in zip(PAIRS.to_list(), TEXTS)]
-    world = SimpleNamespace(model=model, processor=processor, rows=rows, augmentation={}, config={})
-    change(world)
-    features = Features({"image": Image(decode=False), "caption": Value("string"), "modification": Value("string")})
-    rows = Dataset.from_list(world.rows, features=features)
-    if stage == 1:
-        samples = pair_samples(processor, rows.remove_columns("modification"), **world.augmentation)
-    else:
-        rows = rows.add_column("reference", rows["image"][:], feature=Image(decode=False))
-        samples = triplet_samples(processor, rows.rename_columns({"image": "target", "caption": "reference_caption"}))
-    config = TrainingConfig(stage=stage, **world.config)
-    return names_of(samples, model, config.mixed_precision)
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-def test_names_change_with_what_decides_a_feature_and_nothing_else(model, processor, stage):
-    expected, found = names_after(CHANGES["nothing"][0], stage, model, processor), set()
-    for name, (change, *decides) in CHANGES.items():
-        names = names_after(change, stage, copy.deepcopy(model), copy.deepcopy(processor))
-        assert (names != expected) == decides[stage - 1], name
-        found.add(names)
-    assert len(found) == 1 + sum(decides[stage - 1] for _, *decides in CHANGES.values()), "and every change makes another one"
-
-
-def test_a_row_is_in_the_digest_of_its_own_shard(model, processor):
-    _, *expected = names_of(pair_samples(processor), model)
-    for index in range(ROWS):
-        rows = [{**row, "caption": "a star"} if place == index else row for place, row in enumerate(PAIRS.to_list())]
-        _, *digests = names_of(pair_samples(processor, Dataset.from_list(rows, features=PAIRS.features)), model)
-        assert [number for number in range(SHARDS) if digests[number] != expected[number]] == [index // 4]
-
-
-def test_a_mapper_alone_shares_the_features_of_stage_1(make_config, processor):
-    found = set()
-    for layers in ([], [1], [0, 2]):
-        torch.manual_seed(0)
-        model = M2CModel(make_config(injection_layers=layers))
-        found.add(names_after(lambda world: None, 1, model, processor))
-    assert len(found) == 1
-
-
-def test_files_of_images_are_known_by_path_size_and_time(model, processor, tmp_path):
-    paths = [tmp_path / f"{index}.png" for index in range(3)]
-    for index, path in enumerate(paths):
-        path.write_bytes(PAIRS[index]["image"]["bytes"])
-
-    def names() -> tuple[str, ...]:
-        rows = Dataset.from_dict({"image": [str(path) for path in paths], "caption": ["", "x", "y"]})
-        return names_of(pair_samples(processor, rows), model)
-
-    found = [names()]
-    assert names() == found[0]
-    os.utime(paths[1], ns=(0, 0))
-    found.append(names())
-    paths[1].write_bytes(paths[1].read_bytes() + b" ")
-    os.utime(paths[1], ns=(0, 0))
-    found.append(names())
-    paths[1] = paths[1].rename(tmp_path / "renamed.png")
-    found.append(names())
-    paths[1].unlink()
-    found.append(names())
-    assert len(set(found)) == 5 and len({folder for folder, *_ in found}) == 1
-
-
-def test_no_caption_is_an_empty_one(model, processor):
-    first, second = (Dataset.from_dict({"image": PAIRS["image"][:2], "caption": [text, "x"]}) for text in ("", None))
-    assert len({names_of(pair_samples(processor, rows), model) for rows in (first, second)}) == 1
-
-
 def test_more_than_the_limit_is_refused_before_anything_is_encoded(make_cache, processor, tmp_path):
     cache = make_cache(cache_limit_gb=1e-6)
     with pytest.raises(ValueError, match=r"--cache_limit_gb 1e-06.*--cached_views \(0.*--patch_grid") as error:
@@ -486,60 +318,10 @@ def test_a_whole_cache_needs_no_writing(make_cache, processor, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux how much of a file is in memory")
-def test_only_rows_that_are_asked_for_are_read(tmp_path):
-    shards = FeatureShards(tmp_path, 4, 1)
-    shards.write(Shard(0, 0), {"image_tokens": torch.randn(4, 8_000_000).half()})
-    size = (tmp_path / "view0-00000.safetensors").stat().st_size
-
-    def in_memory() -> int:
-        maps = Path("/proc/self/smaps").read_text()
-        return sum(1024 * int(size) for size in re.findall(r"view0-00000\.safetensors\n(?:.*\n)*?Rss: +(\d+) kB", maps))
-
-    shards.open()
-    assert in_memory() < 0.02 * size
-    row = shards.read(0, [2])["image_tokens"]
-    assert 0.2 * size < in_memory() < 0.3 * size and row.shape == (1, 8_000_000)
-
-
-def test_training_is_the_same_with_stored_features_and_with_new_ones(clip_path, tmp_path):
-    weights = []
-    for name in ("new", "stored"):
-        arguments = {"model": str(clip_path), "max_samples": 8, "batch_size": 4, "max_steps": 4, "validation_size": 2}
-        train(TrainingConfig(**arguments, output_dir=str(tmp_path / name), mapper_hidden_size=8, injection_hidden_size=8))
-        weights.append(load_file(tmp_path / name / "model.safetensors"))
-    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
-
-
-def test_averaged_patches_from_training_to_a_query(clip_path, tmp_path):
-    """The option of stage 1 is a property of the model: of its features, of stage 2, and of whoever loads it."""
-    small = {"max_samples": 8, "batch_size": 4, "max_steps": 2}
-    narrow = {"mapper_hidden_size": 8, "injection_hidden_size": 8}
-    stage1 = TrainingConfig(model=str(clip_path), output_dir=str(tmp_path / "1"), patch_grid=2, **narrow, **small)
-    model, processor = train(stage1)
-    assert model.config.injection_grid_size == 2
-    stored = [shape_of(path, "image_tokens") for path in Path(os.environ["M2C_CACHE"]).rglob("*.safetensors")]
-    assert {shape[1:] for shape in stored} == {(1 + 4, 24)}
-    composed, _ = train(TrainingConfig(stage=2, model=stage1.output_dir, output_dir=str(tmp_path / "2"), lora_rank=2, **small))
-    inputs = processor(images=[PAIRS_IMAGE] * 2, text=["is red", ""], return_tensors="pt")
-    for trained, folder in ((model, "1"), (composed, "2")):
-        loaded = load_model(str(tmp_path / folder)).eval()
-        assert loaded.config.injection_grid_size == 2
-        with torch.no_grad():
-            expected = trained.eval().get_composed_features(**inputs).pooler_output
-            torch.testing.assert_close(loaded.get_composed_features(**inputs).pooler_output, expected, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="injection_grid_size 2, not 4"):
-        load_model(stage1.output_dir, injection_grid_size=4)
-
-
-def shape_of(path: Path, name: str) -> tuple[int, ...]:
-    return tuple(load_file(path)[name].shape)
-
-
 def launch(*arguments, processes: int = 1) -> subprocess.CompletedProcess:
-    """This file as a script, as [`encode_in_a_process`] has it."""
+    """Encodes in processes of their own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
-    command = [*map(str, (sys.executable, *launcher, __file__, *arguments))]
+    command = [*map(str, (sys.executable, *launcher, Path(__file__).with_name("encoder.py"), *arguments))]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
@@ -570,33 +352,3 @@ def test_a_killed_run_goes_on_where_it_was(clip_path, processor, make_cache, tmp
     features.set_epoch(1)
     expected = direct(model, samples, 1, view=1)
     assert torch.equal(features.__getitems__(list(range(ROWS)))["image_tokens"], expected["image_tokens"])
-
-
-def encode_in_a_process(clip_path: str, cache_dir: str, *die: str) -> None:
-    """Encodes two views, saying which shards; or dies while it writes the fifth file."""
-    shrink(setattr)
-    state = Accelerator()
-    write = FeatureShards.write
-
-    def announce(shards, shard, features):
-        write(shards, shard, features)
-        print(f"process {state.process_index} stored {shard.view} {shard.number}", flush=True)
-
-    def half(tensors, path, metadata):
-        save_file(tensors, path, metadata)
-        if len(list(path.parent.glob("*.safetensors"))) == 4:
-            path.write_bytes(path.read_bytes()[:100])
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    FeatureShards.write = announce
-    if die:
-        feature_files.save_file = half
-    model, processor = load_model(clip_path).eval(), load_processor(clip_path)
-    config = TrainingConfig(cache_dir=cache_dir)
-    cache = FeatureCache(config, model, Encoder(config, processor))
-    features = cache.features_of(pair_samples(processor), 2)
-    print(f"process {state.process_index} of {state.num_processes} sees {len(features)} rows", flush=True)
-
-
-if __name__ == "__main__":
-    encode_in_a_process(*sys.argv[1:])

@@ -1,0 +1,46 @@
+"""Whole runs of the training script on tiny models, and what they leave."""
+
+import json
+
+import torch
+from safetensors.torch import load_file
+
+import train_accelerate
+
+
+FAST = ["--max_steps", "6", "--batch_size", "4", "--max_samples", "14", "--log_steps", "1"]
+SMALL = ["--mapper_hidden_size", "16", "--injection_hidden_size", "16"]
+
+
+def run(*arguments) -> int:
+    return train_accelerate.main([*map(str, arguments)])
+
+
+def log_of(out) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights_of(out) -> dict[str, torch.Tensor]:
+    state = load_file(out / "model.safetensors")
+    if (out / "adapter_model.safetensors").exists():
+        state |= load_file(out / "adapter_model.safetensors")
+    return state
+
+
+def assert_same_weights(a, b) -> None:
+    first, second = weights_of(a), weights_of(b)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def assert_same_log(a, b) -> None:
+    first, second = log_of(a), log_of(b)
+    for entry in (*first, *second):
+        entry.pop("seconds", None)
+    assert first == second
+
+
+def on_folder(folder, clip_path, tmp_path, *arguments) -> int:
+    fast = ["--max_steps", 2, "--batch_size", 4, *SMALL]
+    return run(*fast, "--dataset", folder, "--model", clip_path, "--output_dir", tmp_path / "out", *arguments)
