@@ -16,7 +16,7 @@ from m2c.evaluation.evaluate import Options, evaluate
 from m2c.evaluation.scenes_benchmark import ScenesBenchmark
 from m2c.output_folder import new_folder
 from m2c.training import TrainingConfig, build_data, train
-from m2c.training.config import PRESETS
+from m2c.training.presets import PRESETS
 from modeling_m2c import M2CModel
 from processing_m2c import M2CProcessor
 

@@ -93,9 +93,9 @@ class StreamedBatches:
 
 
 def ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches. Where a GPU takes the steps, a thread has the next batch read and moved meanwhile; a CPU has nothing
-    to spare for it."""
-    return batches if device.type == "cpu" else read_ahead(batches, partial(torch.cuda.set_device, device))
+    """The same batches. Where CUDA takes the steps, a thread has the next batch read and moved meanwhile; a CPU has nothing to
+    spare for it."""
+    return read_ahead(batches, partial(torch.cuda.set_device, device)) if device.type == "cuda" else batches
 
 
 def read_ahead(batches: Iterator[Batch], prepare: Callable[[], None]) -> Iterator[Batch]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from .presets import PRESETS, SCENES_INJECTION_LAYERS
+
 
 def _arg(help: str, default=None, **parsing):
     return field(default=default, metadata={"help": help, **parsing})
@@ -19,6 +21,7 @@ POSITIVE = (
     "max_steps",
     "batch_size",
     "learning_rate",
+    "max_grad_norm",
     "tau",
     "log_steps",
     "eval_steps",
@@ -118,7 +121,7 @@ class TrainingConfig:
     adam_beta1: float = _arg("First beta of AdamW. (published: 0.9)", 0.9)
     adam_beta2: float | None = _arg("Second beta of AdamW. (published: 0.98; text_only: 0.999; scenes: 0.98)")
     adam_epsilon: float | None = _arg("Epsilon of AdamW. (published: 1e-6; text_only: 1e-8; scenes: 1e-6)")
-    max_grad_norm: float = _arg("Gradients are clipped to this norm. (not published)", 1.0)
+    max_grad_norm: float = _arg("Gradients are clipped to this norm; inf clips none. (not published)", 1.0)
     mixed_precision: Literal["no", "bf16", "fp16"] = _arg("Precision of the forward pass. (published: mixed)", "no")
     gradient_checkpointing: bool = _arg("Save memory by computing activations of the text tower again.", False)
     seed: int = _arg("Of weights, data order and augmentation.", 0)
@@ -261,97 +264,3 @@ OPTIONS_OF = {
 
 # Where a run can be followed, besides its log.
 TRACKERS = ("tensorboard", "trackio")
-
-
-# The tiny CLIP has four text blocks; of the published layers only two would be left there.
-SCENES_INJECTION_LAYERS = (0, 1, 2)
-
-PRESETS = {
-    ("published", 1): {
-        "max_steps": 300,
-        "batch_size": 1024,
-        "learning_rate": 1e-4,
-        "warmup_steps": 30,
-        "learning_rate_schedule": "cosine",
-        "adam_beta2": 0.98,
-        "adam_epsilon": 1e-6,
-        "weight_decay": 0.1,
-        "tau": 0.07,
-        "cached_views": 0,
-        "horizontal_flip": 0.5,
-        "checkpoint_steps": 100,
-    },
-    ("published", 2): {
-        "max_steps": 300,
-        "batch_size": 1024,
-        "learning_rate": 1e-4,
-        "warmup_steps": 100,
-        "learning_rate_schedule": "cosine",
-        "adam_beta2": 0.98,
-        "adam_epsilon": 1e-6,
-        "weight_decay": 0.1,
-        "tau": 0.01,
-        "cached_views": 0,
-        "horizontal_flip": 0.0,
-        "checkpoint_steps": 100,
-    },
-    ("published", "text_only"): {
-        "max_steps": 20_000,
-        "batch_size": 512,
-        "learning_rate": 1e-4,
-        "warmup_steps": 0,
-        "learning_rate_schedule": "constant_with_warmup",
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-8,
-        "weight_decay": 0.01,
-        "noise_scale": 1.0,
-        "mapping_prompt_weight": 0.0,
-        "cached_views": 0,
-        "checkpoint_steps": 1000,
-    },
-    ("scenes", 1): {
-        "max_samples": 6000,
-        "max_steps": 160,
-        "batch_size": 256,
-        "learning_rate": 8e-3,
-        "warmup_steps": 20,
-        "learning_rate_schedule": "cosine",
-        "adam_beta2": 0.98,
-        "adam_epsilon": 1e-6,
-        "weight_decay": 0.1,
-        "tau": 0.07,
-        "cached_views": 1,
-        "horizontal_flip": 0.0,
-        "checkpoint_steps": 0,
-    },
-    ("scenes", 2): {
-        "max_samples": 2000,
-        "max_steps": 260,
-        "batch_size": 128,
-        "learning_rate": 3e-3,
-        "warmup_steps": 20,
-        "learning_rate_schedule": "cosine",
-        "adam_beta2": 0.98,
-        "adam_epsilon": 1e-6,
-        "weight_decay": 0.1,
-        "tau": 0.05,
-        "cached_views": 1,
-        "horizontal_flip": 0.0,
-        "checkpoint_steps": 0,
-    },
-    ("scenes", "text_only"): {
-        "max_samples": 6000,
-        "max_steps": 200,
-        "batch_size": 256,
-        "learning_rate": 8e-3,
-        "warmup_steps": 20,
-        "learning_rate_schedule": "cosine",
-        "adam_beta2": 0.98,
-        "adam_epsilon": 1e-6,
-        "weight_decay": 0.01,
-        "noise_scale": 1.0,
-        "mapping_prompt_weight": 4.0,
-        "cached_views": 1,
-        "checkpoint_steps": 0,
-    },
-}

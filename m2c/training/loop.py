@@ -21,7 +21,8 @@ from .records.best_weights import BestWeights
 from .records.checkpoint_files import step_of
 from .records.checkpointing import load_checkpoint, register_checkpoint_hooks, save_checkpoint
 from .records.curves import draw_curves
-from .records.run_folder import check_resume, settings
+from .records.run_folder import check_resume
+from .records.settings import settings
 from .samples.images import PairSamples, TripletSamples
 from .samples.streams import StreamedSamples
 from .steps.step import TrainingStep

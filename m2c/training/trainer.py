@@ -45,6 +45,8 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
         Interrupted: if the run was asked to end, by SIGTERM or Ctrl-C; a checkpoint was written. After the last step the model
             is written first, and the signal then goes to whoever handled it before.
     """
+    if config.dry_run:
+        raise ValueError("train() trains; for dry_run there is m2c.training.rehearsal.rehearse")
     accelerator = build_accelerator(
         mixed_precision=config.mixed_precision,
         log_with=tracking.log_with(config),

@@ -20,7 +20,7 @@ TOY = Settings(pairs=64, stage1_steps=3, triplets=32, stage2_steps=3, queries=12
 @pytest.fixture(autouse=True)
 def toy_batches(monkeypatch):
     """The batches of the real quickstart are larger than toy data."""
-    from m2c.training.config import PRESETS
+    from m2c.training.presets import PRESETS
 
     monkeypatch.setitem(PRESETS["scenes", 1], "batch_size", 32)
     monkeypatch.setitem(PRESETS["scenes", 2], "batch_size", 16)

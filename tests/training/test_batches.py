@@ -10,7 +10,7 @@ from PIL import Image
 from m2c.data import scenes
 from m2c.data.loading import undecoded
 from m2c.training import TrainingConfig
-from m2c.training.batches import IndexedBatches, read_ahead
+from m2c.training.batches import IndexedBatches, ahead, read_ahead
 from m2c.training.features.encoding import Encoder, encode_pairs
 from m2c.training.samples.images import PairSamples
 
@@ -30,6 +30,12 @@ def test_a_thread_reads_ahead_in_order():
         pass
     assert [int(batch["x"]) for batch in batches] == [1, 2, 3, 4]
     assert len(set(threads)) == 1 and set(prepared) == set(threads) and threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
+def test_what_is_not_cuda_reads_when_it_needs(device):
+    batches = numbered(3)
+    assert ahead(batches, torch.device(device)) is batches
 
 
 def test_what_goes_wrong_ahead_comes_up_in_its_place():

@@ -195,6 +195,16 @@ def test_early_stopping_ends_with_the_best_weights(clip_path, tmp_path, measured
     assert json.loads((out / "training.json").read_text())["validation_recall@1"] == 0.9
 
 
+def test_a_resumed_run_measures_where_it_would_have(clip_path, tmp_path, capsys, measured):
+    """If the best measurement decides: another one might be better. Without early stopping it is one's own choice."""
+    measured(dict.fromkeys(range(1, 13), 0.1))
+    arguments = [*FAST, *SMALL, "--model", clip_path, *EARLY, "--output_dir", tmp_path / "out"]
+    assert run(*arguments) == 0
+    again = [*arguments, "--resume", tmp_path / "out" / "checkpoints" / "step_000002", "--eval_steps", 3]
+    assert run(*again) == 1
+    assert "is of another run: eval_steps was 2, is 3" in capsys.readouterr().err
+
+
 def test_a_resumed_run_stops_where_it_would_have(clip_path, tmp_path, measured, signalled, monkeypatch):
     """After the best measurement, whose weights lie in the checkpoint."""
     figures = {2: 0.1, 4: 0.3, 6: 0.2, 8: 0.1}

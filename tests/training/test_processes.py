@@ -117,8 +117,7 @@ def test_stage_2(stage1, tmp_path, chunks):
     assert_same_run(tmp_path / "one", tmp_path / "two", "adapter_model.safetensors")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("views", "chunks"), [(0, []), (1, CHUNKS)])
+@pytest.mark.parametrize(("views", "chunks"), [pytest.param(0, [], marks=pytest.mark.slow), (1, CHUNKS)])
 def test_text_only(clip_path, tmp_path, views, chunks):
     """With dropout and noise, on captions of different lengths."""
     arguments = [*TEXT_ONLY, "--model", clip_path, "--cached_views", views, "--learning_rate", 1e-3]

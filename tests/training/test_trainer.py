@@ -162,11 +162,18 @@ def test_a_clip_without_its_tokenizer_is_named(clip_path, tmp_path, capsys):
         (["--image_column", "caption"], "column 'caption' of"),
         (["--model", "no/such-model"], "cannot load a CLIP from 'no/such-model'"),
         (["--learning_rate", -1], "--learning_rate must be positive"),
+        (["--max_grad_norm", 0], "--max_grad_norm must be positive"),
     ],
 )
 def test_wrong_arguments_are_named(pairs_folder, clip_path, tmp_path, capsys, arguments, message):
     assert on_folder(pairs_folder, clip_path, tmp_path, *arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_what_is_to_write_nothing_is_not_trained(tmp_path):
+    with pytest.raises(ValueError, match="rehearse"):
+        train(TrainingConfig(output_dir=str(tmp_path / "out"), dry_run=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_train_returns_what_it_saved(clip_path, tmp_path):

@@ -19,12 +19,11 @@ from m2c.training.processes.agreement import on_main
 from m2c.training.samples.images import PairSamples, TripletSamples
 from modeling_m2c import M2CModel
 
-from .encoding import CachedFeatures
+from .encoding import BATCH_SIZE, CachedFeatures
 from .key import describe_features, digests_of, key_of
 from .shards import FeatureShards, Shard, parts_of
 
 
-BATCH_SIZE = 256  # divides a shard, so that batches are the same however many processes share the shards
 ABOUT = "about.json"
 # How long one process waits for a lock before it lets the others know: their patience with each other has an end.
 TURN_SECONDS = 10

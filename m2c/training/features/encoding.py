@@ -12,6 +12,11 @@ from processing_m2c import M2CProcessor
 from .shards import FeatureShards
 
 
+# Rows that pass the frozen towers at a time: more take more memory and no less time. It divides a shard, so batches are
+# the same however many processes share the shards.
+BATCH_SIZE = 256
+
+
 class Encoder:
     """What the frozen parts of the model do to a batch of samples in a stage: pixels, and then the towers.
 

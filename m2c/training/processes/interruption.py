@@ -49,9 +49,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody handle signals
             self.handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
-            if sys.platform != "win32":
-                _set_SIGCHLD_handler()  # which PyTorch does once, and otherwise would with the run's first worker
-                self.handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _set_SIGCHLD_handler()  # which PyTorch does once, and otherwise would with the run's first worker
+            self.handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self
 
     def __exit__(self, error_type: type | None, *_) -> None:

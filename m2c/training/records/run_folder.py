@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,29 +15,12 @@ from . import log as run_log
 from .checkpoint_files import checkpoints_in, damage_of, keep_newest, newest_whole, remove, remove_leftovers, step_of
 from .checkpointing import read_progress
 from .run_record import RUN_RECORD, public_config
+from .settings import changes, fixed, settings, sources
 
 
 # Written last: a folder that has it holds a finished run.
 RECORD = "training.json"
 LOCK = ".lock"
-
-# What may change when a run goes on. Model and data may lie elsewhere: what they are is in [`m2c.training.records.identity`].
-FREE = {
-    "model",
-    "dataset",
-    "output_dir",
-    "resume",
-    "num_workers",
-    "cache_dir",
-    "cache_limit_gb",
-    "validation_root",
-    "eval_steps",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "log_steps",
-    "report_to",
-    "dry_run",
-}
 
 
 def is_finished(config: TrainingConfig) -> bool:
@@ -51,7 +33,7 @@ def is_finished(config: TrainingConfig) -> bool:
     if config.resume != LATEST or not path.is_file():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
-    changed = _changed(*({**_fixed(run), **_names(run)} for run in (record["config"], public_config(config))))
+    changed = changes(*({**fixed(run), **sources(run)} for run in (record["config"], public_config(config))))
     if changed:
         raise ValueError(f"{config.output_dir} holds a finished run of other settings: {changed}; choose another --output_dir")
     return record["steps"] == config.max_steps or record["config"]["early_stopping"] >= config.early_stopping
@@ -64,10 +46,10 @@ def find_checkpoint(config: TrainingConfig, processes: int) -> Path | None:
         FileExistsError: if the output folder holds anything but a run to go on with.
         ValueError: if the checkpoint is damaged, or of a run with other settings.
     """
-    refuse_foreign(config)
+    _refuse_foreign(config)
     checkpoint = _checkpoint(config)
     if checkpoint is not None:
-        changed = _changed(read_progress(checkpoint)["settings"], settings(config, processes))
+        changed = changes(read_progress(checkpoint)["settings"], settings(config, processes))
         if changed:
             raise ValueError(f"the checkpoint {checkpoint} is of another run: {changed}")
     return checkpoint
@@ -99,7 +81,7 @@ def only_run_in(config: TrainingConfig) -> Iterator[None]:
     lock = FileLock(Path(config.output_dir, LOCK))
 
     def acquire() -> None:
-        refuse_foreign(config)
+        _refuse_foreign(config)
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
@@ -130,28 +112,7 @@ def forget_after(config: TrainingConfig, step: int) -> None:
     run_log.forget_after(output_dir, step)
 
 
-def settings(config: TrainingConfig, processes: int) -> dict:
-    """What must be the same for a resumed run to take the same steps, as JSON holds it."""
-    return json.loads(json.dumps({**_fixed(asdict(config)), "processes": processes}))
-
-
-def _fixed(config: dict) -> dict:
-    # Workers that stream have shards of their own, and what will come out of a stream nobody can tell but by its name.
-    free = FREE - {"num_workers", "dataset"} if config["streaming"] else FREE
-    fixed = {name: value for name, value in config.items() if name not in free}
-    # Its patience may change, and not whether best weights are kept.
-    return {**fixed, "early_stopping": config["early_stopping"] > 0}
-
-
-def _names(config: dict) -> dict:
-    return {"model": config["model"], "dataset": config["dataset"]}
-
-
-def _changed(then: dict, now: dict) -> str:
-    return "; ".join(f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value)
-
-
-def refuse_foreign(config: TrainingConfig) -> None:
+def _refuse_foreign(config: TrainingConfig) -> None:
     """Raises `FileExistsError` if the output folder holds anything but an unfinished run that `--resume` goes on with."""
     output_dir = Path(config.output_dir)
     if output_dir.exists() and not output_dir.is_dir():

@@ -1,6 +1,7 @@
 """`run.json`: how a run was started, each time that it was, so that it can be traced and started again."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -23,14 +24,17 @@ from .full_disk import naming_file
 RUN_RECORD = "run.json"
 # What names a place on this machine and changes nothing in a result.
 LOCAL = ("output_dir", "resume", "cache_dir", "validation_root")
+# By which a launcher tells its processes what its own command and configuration said.
+LAUNCHER = ("ACCELERATE_", "FSDP_", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
 def record_start(config: TrainingConfig, accelerator: Accelerator, checkpoint: Path | None = None) -> None:
     """Adds this start to `output_dir/run.json`: command, time, checkpoint that it goes on from, configuration, git state,
-    releases, processes, threads and devices.
+    releases, processes, how these work together, threads and devices.
 
-    The file holds paths of this machine, in command and configuration, and nothing else that names it. To be called by every
-    process; the first one writes. Nobody goes on before all have come, so none finds the output folder filled by another.
+    The file holds paths of this machine, in command, configuration and environment, and nothing else that names it. To be
+    called by every process; the first one writes. Nobody goes on before all have come, so none finds the output folder filled
+    by another.
 
     Raises:
         ValueError: if there is such a file that does not hold the starts of a run.
@@ -50,6 +54,11 @@ def record_start(config: TrainingConfig, accelerator: Accelerator, checkpoint: P
         "git": git_state(),
         "versions": versions(),
         "processes": accelerator.num_processes,
+        "distributed": {
+            "type": accelerator.distributed_type.value,
+            "environment": _launched_with(),
+            "deepspeed": _deepspeed(accelerator),
+        },
         "threads": torch.get_num_threads(),
         "devices": devices,
     }
@@ -80,6 +89,15 @@ def git_state(folder: Path = Path(__file__).parent) -> dict[str, str | bool] | N
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _launched_with() -> dict[str, str]:
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(LAUNCHER)}
+
+
+def _deepspeed(accelerator: Accelerator) -> dict | None:
+    plugin = accelerator.state.deepspeed_plugin
+    return None if plugin is None else plugin.deepspeed_config
 
 
 def _earlier_starts(path: Path) -> list[dict]:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from peft.helpers import disable_input_dtype_casting
 
 from m2c.training.config import TrainingConfig
-from m2c.training.features.encoding import Encoder, widen
+from m2c.training.features.encoding import BATCH_SIZE, Encoder, widen
 from m2c.training.processes.fsdp import whole_state, whole_weights
 from m2c.training.processes.sharding import prepare, shard, tell_deepspeed
 from m2c.training.tasks.stages import ComposingTask, MappingTask
@@ -60,9 +60,9 @@ class TrainingStep:
         return terms, self.updates.finish()
 
     def _encode(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Features of a batch, a chunk at a time if there are to be chunks."""
+        """Features of a batch, some rows at a time."""
         rows = len(next(iter(batch.values())))
-        size = self.config.chunk_size or rows
+        size = min(self.config.chunk_size or BATCH_SIZE, BATCH_SIZE)
         parts = []
         for start in range(0, rows, size):
             with self.accelerator.autocast():

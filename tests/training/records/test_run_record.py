@@ -1,6 +1,7 @@
 """How a run was started can be read afterwards, and names no more of the machine than it must."""
 
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from m2c.training import TrainingConfig
 from m2c.training.records import run_record as module
@@ -32,6 +34,10 @@ def starts_of(config: TrainingConfig) -> list[dict]:
 def test_every_start_is_recorded(config, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["python", "train_accelerate.py", "--output_dir", "a b", "--max_steps", "7"])
     accelerator = Accelerator(cpu=True)
+    for name in [name for name in os.environ if name.startswith(module.LAUNCHER)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     record_start(config, accelerator)
     (first,) = starts_of(config)
     assert shlex.split(first["command"]) == sys.orig_argv
@@ -40,6 +46,9 @@ def test_every_start_is_recorded(config, monkeypatch):
     assert TrainingConfig(**first["config"]) == config
     assert first["versions"] == versions()
     assert (first["processes"], first["devices"]) == (1, ["cpu"]) and first["threads"] >= 1
+    distributed = first["distributed"]
+    assert distributed["type"] == "NO" and distributed["deepspeed"] is None
+    assert distributed["environment"] == {"ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "3"}, "what a launcher was told"
     config.resume = "latest"
     record_start(config, accelerator, Path(config.output_dir, "checkpoints", "step_000004"))
     assert starts_of(config)[0] == first
@@ -143,9 +152,19 @@ def test_the_record_carries_the_state_of_this_code(config, monkeypatch):
 def test_all_processes_take_part_and_the_main_one_writes(config, monkeypatch):
     gathered = []
     monkeypatch.setattr(module, "gather_object", lambda names: gathered.append(names) or 2 * names)
-    process = SimpleNamespace(device=torch.device("cpu"), num_processes=2, is_main_process=False)
+    deepspeed = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2}})
+    process = SimpleNamespace(
+        device=torch.device("cpu"),
+        num_processes=2,
+        is_main_process=False,
+        distributed_type=DistributedType.DEEPSPEED,
+        state=SimpleNamespace(deepspeed_plugin=deepspeed),
+    )
     record_start(config, process)
     assert gathered == [["cpu"]] and not Path(config.output_dir, "run.json").exists()
     process.is_main_process = True
     record_start(config, process)
-    assert (starts_of(config)[0]["processes"], starts_of(config)[0]["devices"]) == (2, ["cpu", "cpu"])
+    (start,) = starts_of(config)
+    assert (start["processes"], start["devices"]) == (2, ["cpu", "cpu"])
+    distributed = start["distributed"]
+    assert distributed["type"] == "DEEPSPEED" and distributed["deepspeed"] == deepspeed.deepspeed_config

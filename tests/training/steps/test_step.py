@@ -5,9 +5,11 @@ from contextlib import nullcontext
 import torch
 from accelerate.state import AcceleratorState
 
+from m2c.training.features.encoding import Encoder
+from m2c.training.steps import step as module
 from m2c.training.steps.step import TrainingStep
 
-from ..runs import FAST, assert_same_log, assert_same_weights, run
+from ..runs import FAST, SMALL, assert_same_log, assert_same_weights, run
 
 
 def test_activations_reach_adapters_in_the_precision_they_have(stage1, tmp_path, monkeypatch):
@@ -32,3 +34,21 @@ def test_activations_reach_adapters_in_the_precision_they_have(stage1, tmp_path,
     assert seen == [{torch.bfloat16}, {torch.float32}]
     assert_same_weights(tmp_path / "short", tmp_path / "long")
     assert_same_log(tmp_path / "short", tmp_path / "long")
+
+
+def test_images_pass_the_towers_in_parts(clip_path, tmp_path, monkeypatch):
+    """A large batch needs no more memory there than the cache does."""
+    sizes, encode = [], Encoder.__call__
+
+    def encode_and_look(self, model, batch):
+        sizes[-1].append(len(batch["view_a"]))
+        return encode(self, model, batch)
+
+    monkeypatch.setattr(Encoder, "__call__", encode_and_look)
+    for name in ("at once", "in parts"):
+        sizes.append([])
+        arguments = ["--model", clip_path, "--max_steps", 1, "--cached_views", 0, "--output_dir", tmp_path / name]
+        assert run(*FAST, *SMALL, *arguments) == 0
+        monkeypatch.setattr(module, "BATCH_SIZE", 3)
+    assert sizes == [[4], [3, 1]]
+    assert_same_log(tmp_path / "at once", tmp_path / "in parts")
