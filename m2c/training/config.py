@@ -50,7 +50,11 @@ class TrainingConfig:
         "ships with this package. Stage 2: what stage 1 wrote.",
         "scenes",
     )
-    output_dir: str = _arg("Folder for the model, the log and the checkpoints. It must not exist, or be empty.", "m2c-output")
+    output_dir: str = _arg(
+        "Folder for the model, the log and the checkpoints. It must not exist, or be empty, or hold a run that --resume goes on "
+        "with.",
+        "m2c-output",
+    )
 
     dataset: str = _arg(
         "A data set of the Hub or a local folder (ImageFolder, parquet, WebDataset, or saved by save_to_disk). 'scenes' draws "

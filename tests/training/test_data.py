@@ -38,6 +38,8 @@ def test_a_missing_column_is_named(pairs_folder, clip_path, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "has no column 'text'; it has caption, image" in message or "has no column 'text'; it has image, caption" in message
     assert "--caption_column" in message
+    assert on_folder(pairs_folder, clip_path, tmp_path) == 0, "and the right one needs no other folder"
+    assert len(json.loads((tmp_path / "out" / "run.json").read_text())) == 2, "though both starts are recorded"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 import train_accelerate
 
+from .runs import assert_same_log, assert_same_weights, log_of
+
 
 REPOSITORY = Path(train_accelerate.__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(REPOSITORY)}
@@ -40,16 +42,9 @@ def lives():
         process.stdin.close()
 
 
-def log_of(out: Path) -> list[dict]:
-    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    for entry in entries:
-        entry.pop("seconds", None)
-    return entries
-
-
 def assert_same_run(one: Path, other: Path) -> None:
     assert [entry["step"] for entry in log_of(one)] == sorted({entry["step"] for entry in log_of(one)})
-    assert log_of(one) == log_of(other)
+    assert_same_log(one, other)
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}
     assert {path.name for path in (one / "checkpoints").iterdir()} == {path.name for path in (other / "checkpoints").iterdir()}
@@ -138,9 +133,8 @@ def test_two_processes(lives, start, tmp_path):
     ends = lives(tmp_path, [*arguments, out, "--checkpoint_steps", 5], deaths, processes=2)
     assert ends == [[143, 143], [1, *KILLED], [0, 0]]
     assert json.loads((out / "training.json").read_text())["processes"] == 2
-    assert log_of(out) == log_of(tmp_path / "whole")
-    first, second = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", out))
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert_same_log(tmp_path / "whole", out)
+    assert_same_weights(tmp_path / "whole", out)
 
 
 def end_a_launched_run(arguments: list) -> int:

@@ -113,16 +113,17 @@ def forget_after(config: TrainingConfig, step: int) -> None:
 
 
 def _refuse_foreign(config: TrainingConfig) -> None:
-    """Raises `FileExistsError` if the output folder holds anything but an unfinished run that `--resume` goes on with."""
+    """Raises `FileExistsError` if the output folder holds anything but a run that `--resume` goes on with, or starts that came to
+    nothing, as by an option that was wrong."""
     output_dir = Path(config.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; choose another --output_dir")
     names = {path.name for path in output_dir.iterdir() if path.name != LOCK} if output_dir.exists() else set()
-    if not names:
+    # The record is the first file of a run; a kill may come while it is written.
+    if names <= {RUN_RECORD, Path(RUN_RECORD).with_suffix(PARTIAL).name}:
         return
     if config.resume == LATEST:
-        # The record is the first file of a run; a kill may come while it is written.
-        is_own = RUN_RECORD in names or names == {Path(RUN_RECORD).with_suffix(PARTIAL).name}
+        is_own = RUN_RECORD in names
     else:
         is_own = config.resume is not None and output_dir.resolve() in Path(config.resume).resolve().parents
     if not is_own:
