@@ -51,8 +51,8 @@ class TrainingConfig:
         "scenes",
     )
     output_dir: str = _arg(
-        "Folder for the model, the log and the checkpoints. It must not exist, or be empty, or hold a run that --resume goes on "
-        "with.",
+        "Folder for the model, the log and the checkpoints. It must not exist, or be empty, or hold a run that --resume goes "
+        "on with.",
         "m2c-output",
     )
 

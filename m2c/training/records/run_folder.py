@@ -113,8 +113,8 @@ def forget_after(config: TrainingConfig, step: int) -> None:
 
 
 def _refuse_foreign(config: TrainingConfig) -> None:
-    """Raises `FileExistsError` if the output folder holds anything but a run that `--resume` goes on with, or starts that came to
-    nothing, as by an option that was wrong."""
+    """Raises `FileExistsError` if the output folder holds anything but a run that `--resume` goes on with, or starts that came
+    to nothing, as by an option that was wrong."""
     output_dir = Path(config.output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; choose another --output_dir")
