@@ -1,6 +1,10 @@
 """Whole runs of the training script on tiny models, and what they leave."""
 
 import json
+import re
+import subprocess
+import time
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -44,3 +48,17 @@ def assert_same_log(a, b) -> None:
 def on_folder(folder, clip_path, tmp_path, *arguments) -> int:
     fast = ["--max_steps", 2, "--batch_size", 4, *SMALL]
     return run(*fast, "--dataset", folder, "--model", clip_path, "--output_dir", tmp_path / "out", *arguments)
+
+
+def end_after_three_steps(command: list, out: Path, environment: dict[str, str]) -> int:
+    """Starts a run of several processes, and asks their launcher to end when it has taken three steps. Returns the step that
+    it ended at."""
+    log = out / "log.jsonl"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*map(str, command)], **pipes, env=environment) as launcher:
+        while launcher.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= 3):
+            time.sleep(0.01)
+        launcher.terminate()
+        printed = launcher.communicate(timeout=240)[0]
+    assert launcher.returncode != 0, printed
+    return int(re.search(r"ended at step (\d+), which is saved; go on with --resume", printed)[1])

@@ -3,11 +3,9 @@
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from safetensors.torch import load_file
 
 import train_accelerate
 
-from .runs import assert_same_log, assert_same_weights, log_of
+from .runs import assert_same_log, assert_same_weights, end_after_three_steps, log_of
 
 
 REPOSITORY = Path(train_accelerate.__file__).parent
@@ -122,7 +120,7 @@ def test_two_processes(lives, start, tmp_path):
     assert lives(tmp_path, [*arguments, tmp_path / "whole"], processes=2) == [[0, 0]]
     out = tmp_path / "out"
 
-    step = end_a_launched_run([*arguments, out])
+    step = end_after_three_steps([sys.executable, *LAUNCHER, train_accelerate.__file__, *arguments, out], out, ENVIRONMENT)
     (checkpoint,) = (out / "checkpoints").iterdir()
     assert checkpoint.name == f"step_{step:06d}" and 3 <= step < 40
     assert [entry["step"] for entry in log_of(out)] == list(range(1, step + 1))
@@ -135,16 +133,3 @@ def test_two_processes(lives, start, tmp_path):
     assert json.loads((out / "training.json").read_text())["processes"] == 2
     assert_same_log(tmp_path / "whole", out)
     assert_same_weights(tmp_path / "whole", out)
-
-
-def end_a_launched_run(arguments: list) -> int:
-    """Starts two processes, and asks their launcher to end after three steps. Returns the step that they ended at."""
-    command = [*map(str, [sys.executable, *LAUNCHER, train_accelerate.__file__, *arguments])]
-    log = Path(arguments[-1], "log.jsonl")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT) as launcher:
-        while launcher.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= 3):
-            time.sleep(0.01)
-        launcher.terminate()
-        printed = launcher.communicate(timeout=240)[0]
-    assert launcher.returncode != 0, printed
-    return int(re.search(r"ended at step (\d+), which is saved; go on with --resume", printed)[1])

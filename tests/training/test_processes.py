@@ -16,11 +16,13 @@ import train_accelerate
 from m2c.data import scenes
 from m2c.data.image_folder import write_image_folder
 
-from .runs import log_of
+from .runs import assert_same_log, assert_same_weights, end_after_three_steps, log_of
 
 
 SCRIPT = Path(train_accelerate.__file__)
 FSDP = Path(__file__).parents[2] / "docs" / "accelerate" / "fsdp.yaml"
+FSDP_LAUNCHER = ["-m", "accelerate.commands.launch", "--config_file", FSDP, "--num_processes", 2, "--main_process_port", 0]
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
 STAGE_1 = ["--max_samples", 40, "--max_steps", 5, "--log_steps", 1, "--mapper_hidden_size", 16, "--injection_hidden_size", 16]
 STAGE_2 = [
     "--stage",
@@ -55,8 +57,7 @@ def launch(*arguments) -> subprocess.CompletedProcess:
 
 def train_under_fsdp(folder: Path, *arguments) -> None:
     """In two processes, which leave what they held of each weight in `folder`."""
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", FSDP, "--num_processes", 2, "--main_process_port", 0]
-    done = run(sys.executable, *launcher, Path(__file__).with_name("sharded.py"), folder, *arguments)
+    done = run(sys.executable, *FSDP_LAUNCHER, Path(__file__).with_name("sharded.py"), folder, *arguments)
     assert done.returncode == 0, done.stderr
     first, second = (torch.tensor(json.loads((folder / f"held_{rank}.json").read_text())) for rank in (0, 1))
     whole = first[:, -1:]
@@ -65,9 +66,7 @@ def train_under_fsdp(folder: Path, *arguments) -> None:
 
 
 def run(*command) -> subprocess.CompletedProcess:
-    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
-    environment = {**os.environ, **settings}
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, env=environment)
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
 
 
 def test_a_dry_run_is_one_run_of_both_and_speaks_once(tmp_path):
@@ -201,3 +200,14 @@ def test_resumed_under_fsdp_is_uninterrupted(clip_path, stage1, tmp_path, stage,
     assert [entry["step"] for entry in log_of(tmp_path / "fsdp")] == [4, 4, 5, 5]
     torch.testing.assert_close(fsdp, whole, atol=0, rtol=0)
     torch.testing.assert_close(ddp, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_asked_to_end_under_fsdp_a_run_saves_and_goes_on_from_there(clip_path, tmp_path):
+    arguments = [*STAGE_1, "--model", clip_path, "--max_steps", 40, "--batch_size", 4, "--resume", "--output_dir"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    train_under_fsdp(tmp_path, *arguments, whole)
+    assert 3 <= end_after_three_steps([sys.executable, *FSDP_LAUNCHER, SCRIPT, *arguments, out], out, ENVIRONMENT) < 40
+    train_under_fsdp(tmp_path, *arguments, out)
+    assert_same_log(whole, out)
+    assert_same_weights(whole, out)
