@@ -10,6 +10,9 @@ from hub_cards.model_card import write_card
 from hub_cards.repository import CARD_PICTURES, read_json
 from hub_cards.results import write_entries, write_results
 from m2c.checkpoints import load_model, load_processor, save_adapter, save_retriever, set_base
+from m2c.training.records.log import LOG
+from m2c.training.records.run_record import RUN_RECORD
+from m2c.training.records.tracking import TENSORBOARD_FOLDER
 from modeling_m2c import M2CModel
 
 from .copying import copy, files_of, refuse_full_disk, size_of
@@ -17,7 +20,7 @@ from .copying import copy, files_of, refuse_full_disk, size_of
 
 Form = Literal["as it is", "adapter", "merged"]
 # Of a run, for its owner: to go on from, to look into, with paths of the owner's machine. Figures for the Hub are made anew.
-OWNERS = (".*", "*.partial", "__pycache__", "checkpoints", "log.jsonl", "run.json", "trackers")
+OWNERS = (".*", "*.partial", "__pycache__", "checkpoints", LOG, RUN_RECORD, TENSORBOARD_FOLDER)
 # What was found out about a model, in whatever form its weights are published.
 RECORD_FILES = {"training.json", "conversion.json", *CARD_PICTURES}
 

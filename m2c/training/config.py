@@ -1,5 +1,6 @@
 """Everything that a training run can be told, with the published values."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -21,7 +22,6 @@ POSITIVE = (
     "max_steps",
     "batch_size",
     "learning_rate",
-    "max_grad_norm",
     "tau",
     "log_steps",
     "eval_steps",
@@ -52,7 +52,7 @@ class TrainingConfig:
     )
     output_dir: str = _arg(
         "Folder for the model, the log and the checkpoints. It must not exist, or be empty, or hold a run that --resume goes "
-        "on with.",
+        "on with, or starts that ended before the first step.",
         "m2c-output",
     )
 
@@ -125,7 +125,7 @@ class TrainingConfig:
     adam_beta1: float = _arg("First beta of AdamW. (published: 0.9)", 0.9)
     adam_beta2: float | None = _arg("Second beta of AdamW. (published: 0.98; text_only: 0.999; scenes: 0.98)")
     adam_epsilon: float | None = _arg("Epsilon of AdamW. (published: 1e-6; text_only: 1e-8; scenes: 1e-6)")
-    max_grad_norm: float = _arg("Gradients are clipped to this norm; inf clips none. (not published)", 1.0)
+    max_grad_norm: float = _arg("Gradients are clipped to this norm; 0 for none. (not published)", 1.0)
     mixed_precision: Literal["no", "bf16", "fp16"] = _arg("Precision of the forward pass. (published: mixed)", "no")
     gradient_checkpointing: bool = _arg("Save memory by computing activations of the text tower again.", False)
     seed: int = _arg("Of weights, data order and augmentation.", 0)
@@ -220,6 +220,8 @@ class TrainingConfig:
             value = getattr(self, item.name)
             if item.name in POSITIVE and value is not None and not value > 0:
                 raise ValueError(f"--{item.name} must be positive, not {value}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"--{item.name} must be a number, not {value}")
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"--{item.name} must not be negative: {value}")
         self._check_streaming()

@@ -40,10 +40,11 @@ def train(config: TrainingConfig) -> tuple[M2CModel, M2CProcessor]:
 
     Raises:
         ValueError: for data, checkpoints or arguments that do not fit; the message names them.
-        FileExistsError: if the output folder exists and is not empty. Nothing in it is touched.
+        FileExistsError: if the output folder holds more than starts that ended before the first step, and no run that
+            `config.resume` goes on with. Nothing in it is touched.
         OSError: if what was made cannot be written.
-        Interrupted: if the run was asked to end, by SIGTERM or Ctrl-C; a checkpoint was written. After the last step the model
-            is written first, and the signal then goes to whoever handled it before.
+        Interrupted: if the run was asked to end, by SIGTERM or Ctrl-C; a checkpoint was written, or after the last step the
+            model.
     """
     if config.dry_run:
         raise ValueError("train() trains; for dry_run there is m2c.training.rehearsal.rehearse")

@@ -38,6 +38,14 @@ def test_what_is_not_cuda_reads_when_it_needs(device):
     assert ahead(batches, torch.device(device)) is batches
 
 
+def test_what_cuda_needs_a_thread_reads(monkeypatch):
+    asked = []
+    monkeypatch.setattr("m2c.training.batches.read_ahead", lambda batches, prepare: asked.append(prepare) or batches)
+    ahead(numbered(3), torch.device("cuda", 1))
+    (prepare,) = asked
+    assert prepare.func is torch.cuda.set_device and prepare.args == (torch.device("cuda", 1),)
+
+
 def test_what_goes_wrong_ahead_comes_up_in_its_place():
     def broken():
         yield from numbered(2)

@@ -82,15 +82,19 @@ def test_a_signal_in_the_last_moment_costs_nothing(clip_path, tmp_path, capfd, m
     def with_signal(*arguments):
         result = original(*arguments)
         if (out / "log.jsonl").exists() and len(log_of(out)) == 5:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         return result
 
     monkeypatch.setattr(*moment, with_signal)
     arguments = [*FAST, *SMALL, "--model", clip_path, "--max_steps", 5, "--checkpoint_steps", 0, "--output_dir", out]
-    assert run(*arguments) == 130
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert run(*arguments) == 143
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert "ended after the last step, with the model saved" in capfd.readouterr().err
     monkeypatch.undo()
     assert run(*arguments, "--resume") == 0
     assert "holds the finished run" in capfd.readouterr().out
+    assert (out / "README.md").exists() and not (out / ".lock").exists()
 
 
 def test_a_run_without_a_main_thread_trains(clip_path, tmp_path):
@@ -195,14 +199,17 @@ def test_early_stopping_ends_with_the_best_weights(clip_path, tmp_path, measured
     assert json.loads((out / "training.json").read_text())["validation_recall@1"] == 0.9
 
 
-def test_a_resumed_run_measures_where_it_would_have(clip_path, tmp_path, capsys, measured):
+@pytest.mark.parametrize(("patience", "exit_code"), [(2, 1), (0, 0)])
+def test_a_resumed_run_measures_where_it_would_have(clip_path, tmp_path, capsys, measured, patience, exit_code):
     """If the best measurement decides: another one might be better. Without early stopping it is one's own choice."""
     measured(dict.fromkeys(range(1, 13), 0.1))
-    arguments = [*FAST, *SMALL, "--model", clip_path, *EARLY, "--output_dir", tmp_path / "out"]
+    settings = [*EARLY, "--keep_checkpoints", 9, "--early_stopping", patience, "--output_dir", tmp_path / "out"]
+    arguments = [*FAST, *SMALL, "--model", clip_path, *settings]
     assert run(*arguments) == 0
-    again = [*arguments, "--resume", tmp_path / "out" / "checkpoints" / "step_000002", "--eval_steps", 3]
-    assert run(*again) == 1
-    assert "is of another run: eval_steps was 2, is 3" in capsys.readouterr().err
+    again = ["--resume", tmp_path / "out" / "checkpoints" / "step_000002", "--eval_steps", 3]
+    assert run(*arguments, *again) == exit_code
+    refusal = "is of another run: early_stopping was every 2 steps, is every 3 steps\n"
+    assert (refusal in capsys.readouterr().err) == bool(patience)
 
 
 def test_a_resumed_run_stops_where_it_would_have(clip_path, tmp_path, measured, signalled, monkeypatch):

@@ -162,7 +162,8 @@ def test_a_clip_without_its_tokenizer_is_named(clip_path, tmp_path, capsys):
         (["--image_column", "caption"], "column 'caption' of"),
         (["--model", "no/such-model"], "cannot load a CLIP from 'no/such-model'"),
         (["--learning_rate", -1], "--learning_rate must be positive"),
-        (["--max_grad_norm", 0], "--max_grad_norm must be positive"),
+        (["--max_grad_norm", "inf"], "--max_grad_norm must be a number"),
+        (["--soft_weight", "nan"], "--soft_weight must be a number"),
     ],
 )
 def test_wrong_arguments_are_named(pairs_folder, clip_path, tmp_path, capsys, arguments, message):

@@ -1,4 +1,4 @@
-"""A run that is asked to end does so between two steps, with a checkpoint."""
+"""A run that is asked to end does so between two steps, with a checkpoint, or after the last one, with the model."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SAME_REQUEST_SECONDS = 2.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run has ended on request, after writing a checkpoint.
+    """A run has ended on request, after writing a checkpoint or, after the last step, the model.
 
     Attributes:
         exit_code: how a shell reports a process that ended by this signal, 143 for SIGTERM and 130 for Ctrl-C.
@@ -56,7 +56,7 @@ class Interruption:
     def __exit__(self, error_type: type | None, *_) -> None:
         self._restore_handlers()
         if self.noted and error_type is None:
-            signal.raise_signal(self.noted)  # all is saved, and whoever handles signals out there is to know
+            raise Interrupted(self.noted, "ended after the last step, with the model saved")
 
     def agreed(self, has_failed: bool) -> tuple[int, bool]:
         """The number of the signal that any of the processes got, 0 if none did; and whether any of them has failed. To be

@@ -36,11 +36,9 @@ def fixed(config: dict) -> dict:
     if config["streaming"]:
         # Workers that stream have shards of their own, and what will come out of a stream nobody can tell but by its name.
         free -= {"num_workers", "dataset"}
-    if config["early_stopping"]:
-        free.remove("eval_steps")  # what is not measured is not the best
-    # Its patience may change, and not whether best weights are kept.
     kept = {name: value for name, value in config.items() if name not in free}
-    return {**kept, "early_stopping": config["early_stopping"] > 0}
+    # Its patience may change, but not whether best weights are kept, nor of which steps.
+    return {**kept, "early_stopping": config["early_stopping"] > 0 and f"every {config['eval_steps']} steps"}
 
 
 def sources(config: dict) -> dict:

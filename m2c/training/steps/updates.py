@@ -22,7 +22,7 @@ class Updates:
         task: what is trained, not wrapped.
         optimizer: as Accelerate prepared it.
         schedule: of the learning rate, not prepared by Accelerate.
-        max_norm: gradients are clipped to it.
+        max_norm: gradients are clipped to it; 0 for none.
 
     Attributes:
         skipped: steps in a row, up to now, that were skipped. It belongs into checkpoints.
@@ -36,7 +36,7 @@ class Updates:
         schedule: LRScheduler,
         max_norm: float,
     ):
-        self.accelerator, self.optimizer, self.schedule, self.max_norm = accelerator, optimizer, schedule, max_norm
+        self.accelerator, self.optimizer, self.schedule, self.max_norm = accelerator, optimizer, schedule, max_norm or math.inf
         self.trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
         self.buffers = list(trained_buffers(task).values())
         self.skipped = 0

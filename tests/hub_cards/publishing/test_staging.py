@@ -12,11 +12,19 @@ from huggingface_hub import ModelCard
 from hub_cards.publishing import copying
 from hub_cards.publishing.staging import Results, name_itself_as_base, stage_model
 from m2c.checkpoints import load_model, load_processor
+from m2c.training.records.tracking import TENSORBOARD_FOLDER
 
 from ...test_checkpoints import features
 
 
-PRIVATE = ("checkpoints/step_000001/optimizer.bin", "log.jsonl", "run.json", "trackers/run/events", ".cache/x", "x.partial")
+PRIVATE = (
+    "checkpoints/step_000001/optimizer.bin",
+    "log.jsonl",
+    "run.json",
+    f"{TENSORBOARD_FOLDER}/stage-1/events",
+    ".cache/x",
+    "x.partial",
+)
 RECORDS = {"training.json", "retrieval.png", "learning_curves.png"}
 RECORD, ENTRIES = "evaluation/scenes-test.json", ".eval_results/scenes-test.yaml"
 

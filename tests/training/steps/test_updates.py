@@ -14,7 +14,7 @@ from m2c.training.steps.updates import Updates
 
 
 class Run:
-    def __init__(self, scaler: torch.amp.GradScaler | None = None):
+    def __init__(self, scaler: torch.amp.GradScaler | None = None, max_norm: float = 1.0):
         self.accelerator = Accelerator(cpu=True)
         torch.manual_seed(0)
         self.task = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
@@ -22,7 +22,7 @@ class Run:
         self.schedule = get_cosine_schedule_with_warmup(optimizer, 2, 50)
         self.optimizer = AcceleratedOptimizer(optimizer, scaler=scaler)
         self.accelerator.scaler = scaler
-        self.updates = Updates(self.accelerator, self.task, self.optimizer, self.schedule, max_norm=1.0)
+        self.updates = Updates(self.accelerator, self.task, self.optimizer, self.schedule, max_norm)
 
     def step(self, factor: float = 1.0) -> bool:
         rows = torch.randn(8, 5)
@@ -35,6 +35,14 @@ class Run:
 
     def state(self) -> dict:
         return copy.deepcopy({"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()["state"]})
+
+
+@pytest.mark.parametrize(("max_norm", "is_clipped"), [(0.5, True), (0, False)])
+def test_gradients_are_clipped_if_that_is_asked_for(max_norm, is_clipped):
+    run = Run(max_norm=max_norm)
+    run.step(factor=9)
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in run.task.parameters()])
+    assert (norm == pytest.approx(0.5, rel=1e-4)) == is_clipped and (is_clipped or norm > 1)
 
 
 def flat(state: dict) -> dict[str, torch.Tensor]:
