@@ -32,7 +32,7 @@ PRESETS = {
         "batch_size": 256,
         "learning_rate": 8e-3,
         "tau": 0.07,
-        "horizontal_flip": 0.0,  # their captions tell left from right
+        "horizontal_flip": 0.0,  # captions of scenes tell left from right
     },
     ("scenes", 2): {
         **_OPTIMISER,

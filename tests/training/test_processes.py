@@ -99,7 +99,7 @@ CHUNKS = ["--chunk_size", 3]
 MEASURED = ["--validation_size", 6, "--eval_steps", 2, "--early_stopping", 9, "--checkpoint_steps", 3]
 
 
-@pytest.mark.parametrize(("views", "chunks"), [(0, []), (1, []), (0, CHUNKS)])
+@pytest.mark.parametrize(("views", "chunks"), [(0, []), pytest.param(1, [], marks=pytest.mark.slow), (0, CHUNKS)])
 def test_stage_1(clip_path, tmp_path, views, chunks):
     """With dropout and batch norm; on images encoded in every step and before training; plain and with GradCache."""
     arguments = [*STAGE_1, "--model", clip_path, "--cached_views", views, "--learning_rate", 1e-3]
@@ -116,7 +116,8 @@ def test_stage_2(stage1, tmp_path, chunks):
     assert_same_run(tmp_path / "one", tmp_path / "two", "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize(("views", "chunks"), [pytest.param(0, [], marks=pytest.mark.slow), (1, CHUNKS)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("views", "chunks"), [(0, []), (1, CHUNKS)])
 def test_text_only(clip_path, tmp_path, views, chunks):
     """With dropout and noise, on captions of different lengths."""
     arguments = [*TEXT_ONLY, "--model", clip_path, "--cached_views", views, "--learning_rate", 1e-3]
@@ -157,6 +158,7 @@ def assert_same_checkpoint(one: Path, two: Path) -> None:
         torch.testing.assert_close(load_file(two / name), load_file(one / name), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_stage_1_under_fsdp(clip_path, tmp_path):
     """With all that needs the weights whole: measurements, the best weights, checkpoints, the model that is saved."""
     arguments = [*STAGE_1, *MEASURED, "--model", clip_path, "--learning_rate", 1e-3]

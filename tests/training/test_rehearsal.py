@@ -99,6 +99,7 @@ def bump_weights(folder: Path) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 def test_peak_memory_is_of_this_process_alone():
     """What the process that started it holds is not counted."""
     size = 400_000_000

@@ -56,6 +56,7 @@ def search(repo_id, copy):
     return [(answer.picture.name, answer.score) for answer in answers]
 
 
+@pytest.mark.slow
 def test_a_space_keeps_to_the_model_it_was_made_with(
     hub, token, client, stranger, published, folders, ranking_in, pictures, tmp_path
 ):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from m2c.retrieval.text_store import TextStore
 
 from ..chat_server import ChatServer, Slow
@@ -32,6 +34,7 @@ def wait_for_what_was_sent(server: ChatServer) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_no_finished_call_is_repeated(chat_server, tmp_path):
     """But for those that were under way, one of each thread at most."""
     chat_server.reply = lambda body: "dogs on a chair"
