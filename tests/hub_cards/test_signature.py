@@ -2,7 +2,7 @@
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hub_cards import render_card, render_dataset_card, write_card
@@ -15,6 +15,7 @@ METADATA = "---\nlicense: mit\ntags: [m2c]\n---\n"
 
 
 @given(st.text())
+@example("two\r\nlines")
 def test_what_was_signed_is_not_handwritten(text):
     assert not is_handwritten(sign(text)) and not is_handwritten(sign(text).replace("\n", "\r\n") + "\n")
 
